@@ -1,0 +1,157 @@
+//! Every error that a client sees: `application/problem+json` (RFC 9457), made in this one place.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use actix_web::body::BoxBody;
+use actix_web::error::{JsonPayloadError, PathError, PayloadError, QueryPayloadError};
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use bytes::Bytes;
+use serde::Serialize;
+
+/// A problem (RFC 9457) that a handler answers with.
+///
+/// ```
+/// use edgeweb::{Problem, actix_web::http::StatusCode};
+///
+/// async fn open() -> Result<&'static str, Problem> {
+///     Err(Problem::new(StatusCode::CONFLICT, "the valve is moving; ask again in a second"))
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+}
+
+/// The members of RFC 9457, section 3.1. `type` is absent, which means `about:blank`.
+#[derive(Serialize)]
+struct Members<'a> {
+    status: u16,
+    title: &'a str,
+    detail: &'a str,
+}
+
+const MEDIA_TYPE: &str = "application/problem+json";
+
+impl Problem {
+    /// A problem with `status`; `detail` tells a person what happened and what to do next.
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+        }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "there is nothing at this path")
+    }
+
+    pub(crate) fn body_too_large(limit: usize) -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the body is larger than the {limit} bytes that are taken here"),
+        )
+    }
+
+    fn json(&self) -> String {
+        serde_json::to_string(&Members {
+            status: self.status.as_u16(),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            detail: &self.detail,
+        })
+        .unwrap_or_default() // three plain members always serialise
+    }
+
+    /// The whole HTTP/1.1 response, for a connection on which no request was read to its end.
+    pub(crate) fn to_http1(&self) -> Bytes {
+        let body = self.json();
+        let retry = if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            "retry-after: 1\r\n"
+        } else {
+            ""
+        };
+        Bytes::from(format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\
+             cache-control: no-store\r\nx-content-type-options: nosniff\r\n{retry}connection: close\r\n\r\n{body}",
+            self.status.as_u16(),
+            self.status.canonical_reason().unwrap_or("Error"),
+            body.len(),
+        ))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.detail)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse<BoxBody> {
+        let mut response = HttpResponse::build(self.status);
+        response
+            .insert_header((header::CONTENT_TYPE, MEDIA_TYPE))
+            .insert_header((header::CACHE_CONTROL, "no-store"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, "1"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, section 15.5.2, wants one in every 401.
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
+        response.body(self.json())
+    }
+}
+
+impl From<PayloadError> for Problem {
+    fn from(error: PayloadError) -> Self {
+        let status = match &error {
+            PayloadError::Overflow => StatusCode::PAYLOAD_TOO_LARGE,
+            PayloadError::Io(io) if io.kind() == std::io::ErrorKind::TimedOut => {
+                StatusCode::REQUEST_TIMEOUT
+            }
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<JsonPayloadError> for Problem {
+    fn from(error: JsonPayloadError) -> Self {
+        match error {
+            JsonPayloadError::Payload(error) => error.into(),
+            JsonPayloadError::Overflow { limit }
+            | JsonPayloadError::OverflowKnownLength { limit, .. } => Self::body_too_large(limit),
+            JsonPayloadError::ContentType => Self::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "the body must be application/json",
+            ),
+            error => Self::new(StatusCode::BAD_REQUEST, error.to_string()),
+        }
+    }
+}
+
+impl From<PathError> for Problem {
+    fn from(error: PathError) -> Self {
+        Self::new(StatusCode::NOT_FOUND, error.to_string())
+    }
+}
+
+impl From<QueryPayloadError> for Problem {
+    fn from(error: QueryPayloadError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error.to_string())
+    }
+}
+
+/// Turns an extractor's error into a problem; made for the `error_handler` of its configuration.
+pub(crate) fn problem<E: Into<Problem>>(error: E, _: &HttpRequest) -> actix_web::Error {
+    error.into().into()
+}

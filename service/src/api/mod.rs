@@ -1,0 +1,15 @@
+//! The HTTP surface, one file a resource; the only place that knows actix's extractors.
+
+mod about;
+pub(crate) mod error;
+mod health;
+pub(crate) mod route_group;
+
+pub(crate) use health::is_health_path;
+
+use route_group::RouteGroup;
+
+/// The service's own routes, in groups like everybody else's.
+pub(crate) fn own_groups() -> Vec<RouteGroup> {
+    vec![health::routes(), about::routes()]
+}

@@ -1,0 +1,37 @@
+//! Files that matter are whole or not there at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Puts `content` at `path` with `mode`: temporary file beside it, fsync, rename, fsync of the directory.
+///
+/// # Errors
+/// What the system said; the old file, if there was one, is then untouched and no temporary one stays.
+pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let temporary = directory.join(format!(
+        ".{}.{}.tmp",
+        name.to_string_lossy(),
+        std::process::id()
+    ));
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(mode)
+            .open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        File::open(directory)?.sync_all()
+    })();
+    if written.is_err() {
+        // The first error is the one to report; that the file to remove is not there is none.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}

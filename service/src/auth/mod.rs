@@ -1,0 +1,5 @@
+//! Who is asking and what they may do.
+
+mod role;
+
+pub use role::Role;

@@ -1,0 +1,57 @@
+//! The bounds of every value, in one place.
+
+use std::path::Path;
+
+use super::Config;
+
+/// The key that is out of range, and why.
+type OutOfRange = (&'static str, String);
+
+impl Config {
+    /// Checks what the types alone do not say.
+    pub(super) fn validate(&self) -> Result<(), OutOfRange> {
+        let limits = &self.limits;
+        within("server.workers", self.server.workers as u64, 1, 64)?;
+        within("server.drain_seconds", self.server.drain_seconds, 0, 3600)?;
+        within("limits.max_connections", limits.max_connections as u64, 1, 65536)?;
+        within("limits.max_header_bytes", limits.max_header_bytes as u64, 1024, 65536)?;
+        within("limits.max_body_bytes", limits.max_body_bytes as u64, 0, 1 << 30)?;
+        within("limits.header_seconds", limits.header_seconds, 1, 3600)?;
+        within("limits.body_seconds", limits.body_seconds, 1, 3600)?;
+        within("limits.write_seconds", limits.write_seconds, 1, 3600)?;
+        within("limits.keep_alive_seconds", limits.keep_alive_seconds, 0, 3600)?;
+        absolute("server.runtime_dir", &self.server.runtime_dir)?;
+        absolute("overlay.directory", &self.overlay.directory)?;
+        absolute("log.syslog.socket", &self.log.syslog.socket)?;
+        env_filter::Builder::new()
+            .try_parse(&self.log.filter)
+            .map_err(|error| ("log.filter", error.to_string()))?;
+        let tag = &self.log.syslog.tag;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if tag.is_empty() || tag.len() > 32 || !tag.chars().all(plain) {
+            let reason = format!("{tag:?} is not 1 to 32 letters, digits, '-', '_' or '.'");
+            return Err(("log.syslog.tag", reason));
+        }
+        #[cfg(not(feature = "overlay"))]
+        if self.overlay.enabled {
+            return Err(("overlay.enabled", String::from("this build has no overlay feature")));
+        }
+        Ok(())
+    }
+}
+
+fn within(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), OutOfRange> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err((key, format!("{value} is not in {least} to {most}")))
+    }
+}
+
+fn absolute(key: &'static str, path: &Path) -> Result<(), OutOfRange> {
+    if path.is_absolute() {
+        Ok(())
+    } else {
+        Err((key, format!("{path:?} is not an absolute path")))
+    }
+}
