@@ -1,6 +1,5 @@
 //! `edgeweb serve`
 
-use std::io::Write;
 use std::panic;
 
 use anyhow::{Context, anyhow};
@@ -79,7 +78,7 @@ fn log_panics() {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         log::error!("{info}");
-        if std::env::var_os("RUST_BACKTRACE").is_some() && std::io::stderr().flush().is_ok() {
+        if !logging::reaches_stderr() {
             default(info);
         }
     }));

@@ -38,6 +38,9 @@ pub(super) struct ConnectionState {
     header_deadline: Cell<Option<Instant>>,
     /// The last answer on this connection has been decided; what still comes is thrown away.
     closing: Cell<bool>,
+    /// When throwing away ends, and how much has been.
+    linger_deadline: Cell<Option<Instant>>,
+    linger_bytes: Cell<u64>,
 }
 
 impl ConnectionState {
@@ -54,6 +57,12 @@ impl ConnectionState {
 
     pub(super) fn close_after_answer(&self) {
         self.closing.set(true);
+    }
+
+    /// The last answer has been given. actix-http itself would go on reading an unread chunked body
+    /// for as long as its sender likes.
+    fn lingers(&self) -> bool {
+        self.closing.get() && self.in_flight.get() == 0
     }
 
     fn awaits_header(&self) -> bool {
@@ -246,6 +255,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncRead for Connection<T> {
         };
         let before = buf.filled().len();
         match Pin::new(io).poll_read(cx, buf) {
+            Poll::Pending if this.state.lingers() => {
+                let end = || Some(Instant::now() + LINGER);
+                let deadline = this.state.linger_deadline.get().or_else(end);
+                this.state.linger_deadline.set(deadline);
+                match deadline {
+                    Some(deadline) if !this.read_timer.has_passed(deadline, cx) => Poll::Pending,
+                    _ => Poll::Ready(Ok(())),
+                }
+            }
+            Poll::Ready(Ok(())) if this.state.lingers() => {
+                let count = (buf.filled().len() - before) as u64;
+                let thrown_away = this.state.linger_bytes.get() + count;
+                this.state.linger_bytes.set(thrown_away);
+                if thrown_away > LINGER_BYTES {
+                    buf.set_filled(before);
+                }
+                Poll::Ready(Ok(()))
+            }
             Poll::Pending => {
                 if this.state.awaits_header()
                     && let Some(deadline) = this.state.header_deadline.get()

@@ -113,12 +113,16 @@ impl Generation {
         }
     }
 
-    /// Stops accepting, lets what is being served come to its end until `deadline`, and stops.
-    /// Returns how many connections were cut off.
-    pub(super) async fn retire(self, deadline: Instant) -> usize {
+    /// Stops accepting. What was accepted a moment ago has reached its worker when this returns.
+    pub(super) async fn stop_accepting(&self) {
         self.handle.pause().await;
-        // What was accepted a moment ago is on its way to a worker.
+        // The accept thread takes the command up when it wakes, which nothing here can see.
         sleep(POLL).await;
+    }
+
+    /// Lets what is being served come to its end until `deadline`, and stops. Returns how many
+    /// connections were cut off.
+    pub(super) async fn retire(self, deadline: Instant) -> usize {
         self.close_idle.send_replace(true);
         while self.open_connections() > 0 && Instant::now() < deadline {
             sleep(POLL).await;

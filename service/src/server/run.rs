@@ -192,7 +192,7 @@ impl Running {
                 // Without a handle there is nobody who could ask; the service goes on.
                 Some(request) = requests.recv() => match request {
                     Command::Reload(config, reply) => {
-                        let result = self.reload(*config, &mut generation);
+                        let result = self.reload(*config, &mut generation).await;
                         // Whoever asked may have gone away since; the log says it too.
                         let _ = reply.send(result);
                     }
@@ -219,9 +219,9 @@ impl Running {
         });
     }
 
-    fn reload(&mut self, config: Config, generation: &mut Generation) -> Result<(), ReloadError> {
+    async fn reload(&mut self, config: Config, generation: &mut Generation) -> Result<(), ReloadError> {
         self.manager.reloading();
-        let result = self.replace(config, generation);
+        let result = self.replace(config, generation).await;
         match &result {
             Ok(()) => log::info!("the new configuration is in force"),
             Err(error) => log::error!("the old configuration stays in force: {error}"),
@@ -230,7 +230,7 @@ impl Running {
         result
     }
 
-    fn replace(&mut self, config: Config, generation: &mut Generation) -> Result<(), ReloadError> {
+    async fn replace(&mut self, config: Config, generation: &mut Generation) -> Result<(), ReloadError> {
         config.check().map_err(StartError::from)?;
         if config.server.runtime_dir != self.config.server.runtime_dir {
             return Err(ReloadError::RuntimeDir);
@@ -250,6 +250,7 @@ impl Running {
             Ok(new) => {
                 logging::reconfigure(&self.config.log);
                 let old = std::mem::replace(generation, new);
+                old.stop_accepting().await;
                 let deadline = Instant::now() + self.config.server.drain();
                 self.retiring.retain(|retiring| !retiring.is_finished());
                 self.retiring.push(actix_rt::spawn(old.retire(deadline)));
@@ -291,6 +292,7 @@ impl Running {
         let left = self.core.lifecycle.requests();
         let close = if left > 0 { Instant::now() } else { deadline.min(Instant::now() + CLOSE) };
         let mut retiring = std::mem::take(&mut self.retiring);
+        generation.stop_accepting().await;
         let cut_off = generation.retire(close).await;
         for old in &mut retiring {
             // It has the same deadline or an earlier one.

@@ -1,0 +1,323 @@
+//! The real binary, started on free ports, and a client that says exactly what a test wants said.
+#![allow(dead_code)] // each test file uses a part
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The command under test.
+pub fn edgeweb() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_edgeweb"))
+}
+
+/// Asks again and again until `probe` has something, or fails the test.
+pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not seen within {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A directory of its own for a test, gone with it.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "edgeweb-test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file and says where it is.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A configuration that keeps everything in `directory` and logs to standard error; `more` comes after.
+pub fn config_text(directory: &Path, more: &str) -> String {
+    let run = directory.join("run");
+    format!(
+        "server.runtime_dir = {run:?}\nhttp.address = \"127.0.0.1\"\nhttp.port = 0\n\
+         log.stderr = \"always\"\nlog.filter = \"debug,actix_server=warn\"\nlog.syslog.enabled = false\n{more}\n"
+    )
+}
+
+/// A running `edgeweb serve`, ended with the test.
+pub struct Service {
+    pub directory: TempDir,
+    pub address: SocketAddr,
+    child: Child,
+}
+
+impl Service {
+    /// Starts it with `more` configuration and waits until its health command says that it is well.
+    pub fn start(more: &str) -> Self {
+        Self::start_in(TempDir::new(), more, |_| {})
+    }
+
+    pub fn start_in(directory: TempDir, more: &str, prepare: impl FnOnce(&mut Command)) -> Self {
+        let config = directory.write("edgeweb.toml", config_text(directory.path(), more));
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let mut command = edgeweb();
+        command
+            .args(["serve", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .env_remove("RUST_LOG");
+        prepare(&mut command);
+        let mut child = command.spawn().unwrap();
+        let health = || edgeweb().args(["health", "--config"]).arg(&config).output().unwrap();
+        eventually("the service is well", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                let log = fs::read_to_string(directory.path().join("log")).unwrap();
+                panic!("the service ended with {status}: {log}");
+            }
+            health().status.success().then_some(())
+        });
+        let address = endpoints(directory.path())[0];
+        Self {
+            directory,
+            address,
+            child,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("edgeweb.toml")
+    }
+
+    pub fn write_config(&self, more: &str) {
+        let text = config_text(self.directory.path(), more);
+        self.directory.write("edgeweb.toml", text);
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    pub fn wait_for_log(&self, text: &str) {
+        eventually(&format!("{text:?} in the log: {}", self.log()), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let status = Command::new("kill")
+            .args([&format!("-{signal}"), &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// `edgeweb health` with options.
+    pub fn health(&self, options: &[&str]) -> Output {
+        edgeweb()
+            .arg("health")
+            .args(options)
+            .arg("--config")
+            .arg(self.config())
+            .output()
+            .unwrap()
+    }
+
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the service has ended", || self.child.try_wait().unwrap())
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        get(self.address, path, &[])
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- log of the service\n{}", self.log());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The addresses in `endpoints.json` under `directory`.
+pub fn endpoints(directory: &Path) -> Vec<SocketAddr> {
+    let text = fs::read_to_string(directory.join("run/endpoints.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    file["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|endpoint| {
+            let port = endpoint["port"].as_u64().unwrap() as u16;
+            SocketAddr::new(endpoint["address"].as_str().unwrap().parse().unwrap(), port)
+        })
+        .collect()
+}
+
+/// What came back for a request.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// Reads one answer from `stream`, whose body has a length unless `head` says that there is none.
+    pub fn read(stream: &mut impl Read, head: bool) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if stream.read(&mut byte)? == 0 {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+            }
+            bytes.push(byte[0]);
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        let mut lines = text.lines();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        let mut answer = Self {
+            status,
+            headers,
+            body: Vec::new(),
+        };
+        if !head && status != 304 && status != 204 {
+            let length: usize = answer.header("content-length").map_or(0, |n| n.parse().unwrap());
+            answer.body = vec![0; length];
+            stream.read_exact(&mut answer.body)?;
+        }
+        Ok(answer)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Checks that this is a problem as RFC 9457 has it, with `status`.
+    #[track_caller]
+    pub fn is_problem(&self, status: u16) {
+        assert_eq!(self.status, status, "{self:?}");
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!(self.json()["status"], status);
+        assert!(!self.json()["title"].as_str().unwrap().is_empty());
+        assert!(!self.json()["detail"].as_str().unwrap().is_empty());
+    }
+}
+
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Sends a request on a connection of its own.
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
+    let mut stream = connect(address);
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: device\r\nconnection: close\r\n");
+    if !body.is_empty() {
+        head += &format!("content-length: {}\r\n", body.len());
+    }
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all(format!("{head}\r\n").as_bytes()).unwrap();
+    // A server that refuses early may close before it has read everything.
+    let _ = stream.write_all(body);
+    Answer::read(&mut stream, method == "HEAD").unwrap()
+}
+
+pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+    request(address, "GET", path, headers, b"")
+}
+
+/// Whether the other side has closed the connection; waits for it within [`PATIENCE`].
+pub fn is_closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 1024]) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+    }
+}
+
+/// Runs a command to its end, within [`PATIENCE`], and returns what it said.
+pub fn run(command: &mut Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            child.kill().unwrap();
+            panic!("{command:?} has not ended within {PATIENCE:?}");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
