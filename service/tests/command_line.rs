@@ -17,9 +17,18 @@ fn output(arguments: &[&str]) -> (i32, String, String) {
 fn version_says_version_target_and_features() {
     let (status, out, _) = output(&["version"]);
     assert_eq!(status, 0);
-    assert!(out.contains(&format!("edgeweb {}\n", env!("CARGO_PKG_VERSION"))), "{out}");
-    assert!(out.contains(&format!("target {}", std::env::consts::ARCH)), "{out}");
-    let features = out.lines().find_map(|line| line.strip_prefix("features ")).unwrap();
+    assert!(
+        out.contains(&format!("edgeweb {}\n", env!("CARGO_PKG_VERSION"))),
+        "{out}"
+    );
+    assert!(
+        out.contains(&format!("target {}", std::env::consts::ARCH)),
+        "{out}"
+    );
+    let features = out
+        .lines()
+        .find_map(|line| line.strip_prefix("features "))
+        .unwrap();
     assert_eq!(features.contains("overlay"), cfg!(feature = "overlay"));
     assert_eq!(features.contains("syslog"), cfg!(feature = "syslog"));
     assert_eq!(output(&["--version"]).1, out);
@@ -61,12 +70,16 @@ fn a_wrong_configuration_is_one_line_with_file_key_and_reason_and_status_2() {
         let (status, out, error) = output(&[command, "--config", path]);
         assert_eq!(status, 2, "{command}: {error}");
         assert_eq!(out, "");
-        let expected = format!("edgeweb: {path}:2: http.port: invalid value: integer `80800`, expected u16\n");
+        let expected =
+            format!("edgeweb: {path}:2: http.port: invalid value: integer `80800`, expected u16\n");
         assert_eq!(error, expected, "{command}");
     }
     let (status, _, error) = output(&["check-config", "--config", "/nonexistent.toml"]);
     assert_eq!(status, 2);
-    assert!(error.starts_with("edgeweb: /nonexistent.toml: cannot be read: "), "{error}");
+    assert!(
+        error.starts_with("edgeweb: /nonexistent.toml: cannot be read: "),
+        "{error}"
+    );
     let binary = directory.write("binary.toml", b"\xff\xfe");
     let (status, _, error) = output(&["check-config", "--config", binary.to_str().unwrap()]);
     assert_eq!((status, error.lines().count()), (2, 1), "{error}");
@@ -87,7 +100,10 @@ fn the_shipped_configuration_is_right_and_shows_the_defaults() {
     let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../meta-edgeweb/recipes-edgeweb/edgeweb/files/edgeweb.toml");
     let text = std::fs::read_to_string(&shipped).unwrap();
-    assert_eq!(output(&["check-config", "--config", shipped.to_str().unwrap()]).0, 0);
+    assert_eq!(
+        output(&["check-config", "--config", shipped.to_str().unwrap()]).0,
+        0
+    );
     let uncommented: String = text
         .lines()
         .map(|line| match line.strip_prefix('#') {
@@ -97,7 +113,9 @@ fn the_shipped_configuration_is_right_and_shows_the_defaults() {
         .collect();
     let config = edgeweb::Config::parse(&uncommented, &shipped).unwrap();
     assert_eq!(config, edgeweb::Config::default());
-    let keys = uncommented.lines().filter(|line| !line.starts_with('#') && line.contains(" = "));
+    let keys = uncommented
+        .lines()
+        .filter(|line| !line.starts_with('#') && line.contains(" = "));
     assert_eq!(keys.count(), 21, "one line for each key of the model");
 }
 

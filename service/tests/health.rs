@@ -11,7 +11,10 @@ fn health_answers_ok_without_a_token() {
     assert_eq!((answer.status, answer.text()), (200, r#"{"status":"ok"}"#));
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let head = request(service.address, "HEAD", "/health", &[], b"");
-    assert_eq!((head.status, head.header("content-length")), (200, Some("15")));
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, Some("15"))
+    );
 }
 
 #[test]
@@ -31,7 +34,12 @@ fn about_says_name_version_target_and_uptime() {
     let about = service.get("/api/public/about").json();
     assert_eq!(about["name"], "edgeweb");
     assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
-    assert!(about["target"].as_str().unwrap().starts_with(std::env::consts::ARCH));
+    assert!(
+        about["target"]
+            .as_str()
+            .unwrap()
+            .starts_with(std::env::consts::ARCH)
+    );
     let first = about["uptime"].as_u64().unwrap();
     common::eventually("the uptime grows", || {
         (service.get("/api/public/about").json()["uptime"].as_u64()? > first).then_some(())
@@ -54,7 +62,12 @@ fn what_is_wrong_is_a_problem() {
 #[test]
 fn routes_for_those_who_logged_in_are_closed_while_nobody_can() {
     let service = Service::start("");
-    for path in ["/api/user/x", "/api/user", "/api/admin/config", "/api/admin/"] {
+    for path in [
+        "/api/user/x",
+        "/api/user",
+        "/api/admin/config",
+        "/api/admin/",
+    ] {
         let answer = service.get(path);
         answer.is_problem(401);
         assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
@@ -67,10 +80,21 @@ fn every_answer_carries_the_security_headers() {
     let service = Service::start("");
     for path in ["/", "/health", "/nowhere", "/api/admin/x"] {
         let answer = service.get(path);
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(
+            answer.header("x-content-type-options"),
+            Some("nosniff"),
+            "{path}"
+        );
         assert_eq!(answer.header("x-frame-options"), Some("DENY"), "{path}");
-        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"), "{path}");
+        assert_eq!(
+            answer.header("referrer-policy"),
+            Some("no-referrer"),
+            "{path}"
+        );
         let policy = answer.header("content-security-policy").unwrap();
-        assert!(policy.contains("default-src 'self'") && !policy.contains("unsafe"), "{path}: {policy}");
+        assert!(
+            policy.contains("default-src 'self'") && !policy.contains("unsafe"),
+            "{path}: {policy}"
+        );
     }
 }

@@ -28,7 +28,10 @@ struct Running {
     address: SocketAddr,
 }
 
-fn start(configure: impl FnOnce(&mut Config), build: impl FnOnce(ServerBuilder) -> ServerBuilder) -> Running {
+fn start(
+    configure: impl FnOnce(&mut Config),
+    build: impl FnOnce(ServerBuilder) -> ServerBuilder,
+) -> Running {
     let directory = TempDir::new();
     let mut config = config(&directory);
     configure(&mut config);
@@ -98,11 +101,17 @@ fn two_services_live_in_one_process_and_one_can_follow_another() {
     let first = start(|_| {}, |builder| builder.name("first", "1"));
     let second = start(|_| {}, |builder| builder.name("second", "2"));
     for (running, name) in [(&first, "first"), (&second, "second")] {
-        assert_eq!(get(running.address, "/api/public/about", &[]).json()["name"], name);
+        assert_eq!(
+            get(running.address, "/api/public/about", &[]).json()["name"],
+            name
+        );
     }
     first.handle.stop().unwrap();
     assert_eq!(get(second.address, "/health", &[]).status, 200);
-    let again = Server::builder().config(config(&first.directory)).start().unwrap();
+    let again = Server::builder()
+        .config(config(&first.directory))
+        .start()
+        .unwrap();
     assert_eq!(get(again.addrs()[0], "/health", &[]).status, 200);
     again.stop().unwrap();
 }
@@ -122,16 +131,33 @@ fn two_groups_that_claim_a_path_are_refused_with_both_names() {
         }
     };
     let pump = || RouteGroup::new("pump").get(Role::Guest, "/motor/speed", answer);
-    let error = refused(pump(), RouteGroup::new("fan").put(Role::Guest, "/motor/{what}", answer));
-    assert!(error.contains("\"pump\"") && error.contains("\"fan\""), "{error}");
+    let error = refused(
+        pump(),
+        RouteGroup::new("fan").put(Role::Guest, "/motor/{what}", answer),
+    );
+    assert!(
+        error.contains("\"pump\"") && error.contains("\"fan\""),
+        "{error}"
+    );
     assert!(error.contains("/api/public/motor/{what}"), "{error}");
-    let error = refused(pump(), RouteGroup::new("names").get(Role::Guest, "/about", answer));
-    assert!(error.contains("\"edgeweb about\"") && error.contains("\"names\""), "{error}");
+    let error = refused(
+        pump(),
+        RouteGroup::new("names").get(Role::Guest, "/about", answer),
+    );
+    assert!(
+        error.contains("\"edgeweb about\"") && error.contains("\"names\""),
+        "{error}"
+    );
     assert!(!directory.path().join("run").exists());
 
     // The same path for another role is another path.
     let admin = RouteGroup::new("fan").get(Role::Admin, "/motor/speed", answer);
-    let handle = Server::builder().config(config(&directory)).routes(pump()).routes(admin).start().unwrap();
+    let handle = Server::builder()
+        .config(config(&directory))
+        .routes(pump())
+        .routes(admin)
+        .start()
+        .unwrap();
     handle.stop().unwrap();
 }
 
@@ -144,7 +170,9 @@ fn pages_and_routes_that_claim_a_path_are_refused() {
     let group = RouteGroup::new("manual").get(Role::Guest, "/book/page", answer);
     let builder = Server::builder().config(config(&directory)).routes(group);
     let result = builder.asset_directory("/api/public/book", "/srv").start();
-    let Err(error) = result else { panic!("started") };
+    let Err(error) = result else {
+        panic!("started")
+    };
     assert!(error.to_string().contains("\"manual\""), "{error}");
 }
 
@@ -163,14 +191,25 @@ fn routes_get_their_parameters_bodies_and_problems() {
         .get(Role::Guest, "/motor/{n}", speed)
         .put(Role::Guest, "/motor/{n}", set)
         .get(Role::Admin, "/motor", slow);
-    let running = start(|config| config.limits.max_body_bytes = 100, |builder| builder.routes(group));
+    let running = start(
+        |config| config.limits.max_body_bytes = 100,
+        |builder| builder.routes(group),
+    );
     let path = "/api/public/motor/7";
     assert_eq!(get(running.address, path, &[]).text(), "7");
     assert_eq!(request(running.address, "HEAD", path, &[], b"").status, 200);
     get(running.address, "/api/public/motor/0", &[]).is_problem(409);
     get(running.address, "/api/public/motor/700", &[]).is_problem(404);
     get(running.address, "/api/admin/motor", &[]).is_problem(401);
-    let put = |kind, body: &[u8]| request(running.address, "PUT", path, &[("content-type", kind)], body);
+    let put = |kind, body: &[u8]| {
+        request(
+            running.address,
+            "PUT",
+            path,
+            &[("content-type", kind)],
+            body,
+        )
+    };
     assert_eq!(put("application/json", b"5").text(), "5");
     put("application/json", b"{").is_problem(400);
     put("text/plain", b"5").is_problem(415);
@@ -182,37 +221,57 @@ fn routes_get_their_parameters_bodies_and_problems() {
 
 #[test]
 fn a_panic_costs_its_own_request_a_500_and_nothing_else() {
-    let running = start(|config| config.server.workers = 1, |builder| builder.routes(routes()));
+    let running = start(
+        |config| config.server.workers = 1,
+        |builder| builder.routes(routes()),
+    );
     let mut other = connect(running.address);
-    other.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    other
+        .write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     for path in ["/api/public/faulty", "/api/public/faulty-later"] {
         for _ in 0..3 {
             let answer = get(running.address, path, &[]);
             answer.is_problem(500);
-            assert!(!answer.text().contains("pump"), "what went wrong is the log's business");
+            assert!(
+                !answer.text().contains("pump"),
+                "what went wrong is the log's business"
+            );
         }
     }
     // The same connection goes on, and so does the request beside it.
     let mut stream = connect(running.address);
     for path in ["/api/public/faulty", "/health"] {
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes())
+            .unwrap();
         let expected = if path == "/health" { 200 } else { 500 };
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, expected);
     }
-    assert_eq!(Answer::read(&mut other, false).unwrap().text(), "slow, but here");
+    assert_eq!(
+        Answer::read(&mut other, false).unwrap().text(),
+        "slow, but here"
+    );
 }
 
 #[test]
 fn ready_is_503_until_every_check_passes() {
     let well = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&well);
-    let running = start(|_| {}, |builder| {
-        builder
-            .health_check("pump", move || {
-                if seen.load(Ordering::Relaxed) { Ok(()) } else { Err("no pressure".into()) }
-            })
-            .health_check("fan", || Ok(()))
-    });
+    let running = start(
+        |_| {},
+        |builder| {
+            builder
+                .health_check("pump", move || {
+                    if seen.load(Ordering::Relaxed) {
+                        Ok(())
+                    } else {
+                        Err("no pressure".into())
+                    }
+                })
+                .health_check("fan", || Ok(()))
+        },
+    );
     let answer = get(running.address, "/health/ready", &[]);
     assert_eq!(answer.status, 503);
     assert_eq!(answer.json()["status"], "unavailable");
@@ -224,7 +283,9 @@ fn ready_is_503_until_every_check_passes() {
     assert_eq!(answer.json()["checks"], expected);
     assert_eq!(get(running.address, "/health", &[]).status, 200);
     well.store(true, Ordering::Relaxed);
-    eventually("ready", || (get(running.address, "/health/ready", &[]).status == 200).then_some(()));
+    eventually("ready", || {
+        (get(running.address, "/health/ready", &[]).status == 200).then_some(())
+    });
 }
 
 #[test]
@@ -233,17 +294,20 @@ fn a_check_that_hangs_or_panics_fails_and_is_not_started_twice() {
     let counted = Arc::clone(&runs);
     let release = Arc::new(AtomicBool::new(false));
     let released = Arc::clone(&release);
-    let running = start(|_| {}, |builder| {
-        builder
-            .health_check("stuck", move || {
-                counted.fetch_add(1, Ordering::SeqCst);
-                while !released.load(Ordering::Relaxed) {
-                    thread::sleep(Duration::from_millis(10));
-                }
-                Ok(())
-            })
-            .health_check("faulty", || panic!("on purpose"))
-    });
+    let running = start(
+        |_| {},
+        |builder| {
+            builder
+                .health_check("stuck", move || {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    while !released.load(Ordering::Relaxed) {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                    Ok(())
+                })
+                .health_check("faulty", || panic!("on purpose"))
+        },
+    );
     for _ in 0..2 {
         let answer = get(running.address, "/health/ready", &[]);
         assert_eq!(answer.status, 503);
@@ -264,7 +328,8 @@ fn a_check_that_hangs_or_panics_fails_and_is_not_started_twice() {
 fn draining_finishes_what_is_served_refuses_what_is_new_and_says_so() {
     let running = start(|_| {}, |builder| builder.routes(routes()));
     let mut slow = connect(running.address);
-    slow.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    slow.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     thread::sleep(Duration::from_millis(200));
     running.handle.begin_stop();
     let ready = eventually("the drain shows", || {
@@ -288,22 +353,36 @@ fn draining_finishes_what_is_served_refuses_what_is_new_and_says_so() {
 
 #[test]
 fn draining_ends_at_its_limit() {
-    let running = start(|config| config.server.drain_seconds = 1, |builder| builder.routes(routes()));
+    let running = start(
+        |config| config.server.drain_seconds = 1,
+        |builder| builder.routes(routes()),
+    );
     let mut stuck = connect(running.address);
-    stuck.write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    stuck
+        .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     thread::sleep(Duration::from_millis(200));
     let start = Instant::now();
     running.handle.stop().unwrap();
-    assert!(start.elapsed() >= Duration::from_millis(900), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(start.elapsed() < PATIENCE);
     assert!(is_closed(&mut stuck));
 }
 
 #[test]
 fn a_second_wish_to_stop_is_not_kept_waiting() {
-    let running = start(|config| config.server.drain_seconds = 3600, |builder| builder.routes(routes()));
+    let running = start(
+        |config| config.server.drain_seconds = 3600,
+        |builder| builder.routes(routes()),
+    );
     let mut stuck = connect(running.address);
-    stuck.write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    stuck
+        .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     thread::sleep(Duration::from_millis(200));
     running.handle.begin_stop();
     thread::sleep(Duration::from_millis(200));
@@ -316,13 +395,24 @@ fn a_second_wish_to_stop_is_not_kept_waiting() {
 fn a_reload_lets_old_requests_finish_under_the_old_configuration() {
     let running = start(|_| {}, |builder| builder.routes(routes()));
     let mut slow = connect(running.address);
-    slow.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    slow.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     thread::sleep(Duration::from_millis(200));
     let mut changed = config(&running.directory);
     changed.limits.max_body_bytes = 10;
     running.handle.reload(changed).unwrap();
-    request(running.address, "POST", "/api/public/echo", &[], &[b'x'; 11]).is_problem(413);
-    assert_eq!(Answer::read(&mut slow, false).unwrap().text(), "slow, but here");
+    request(
+        running.address,
+        "POST",
+        "/api/public/echo",
+        &[],
+        &[b'x'; 11],
+    )
+    .is_problem(413);
+    assert_eq!(
+        Answer::read(&mut slow, false).unwrap().text(),
+        "slow, but here"
+    );
 }
 
 #[test]
@@ -346,7 +436,9 @@ fn bodies_are_bounded_in_size_and_time_as_they_arrive() {
 
     let mut stream = open("transfer-encoding: chunked");
     for _ in 0..5 {
-        stream.write_all(format!("fa\r\n{}\r\n", "x".repeat(250)).as_bytes()).unwrap();
+        stream
+            .write_all(format!("fa\r\n{}\r\n", "x".repeat(250)).as_bytes())
+            .unwrap();
     }
     Answer::read(&mut stream, false).unwrap().is_problem(413);
     assert!(is_closed(&mut stream));
@@ -375,11 +467,15 @@ fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
         |builder| builder.routes(group),
     );
     let mut stream = connect(running.address);
-    stream.write_all(b"GET /api/public/large HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /api/public/large HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     stream.read_exact(&mut [0; 10]).unwrap();
     get(running.address, "/health", &[]).is_problem(503);
     // Its place is free again although it still holds its side of the connection.
-    eventually("a place", || (get(running.address, "/health", &[]).status == 200).then_some(()));
+    eventually("a place", || {
+        (get(running.address, "/health", &[]).status == 200).then_some(())
+    });
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all);
     assert!(all.len() < 64 << 20, "{}", all.len());

@@ -15,12 +15,17 @@ fn sigterm_and_sigint_end_the_service_with_status_0() {
         let mut service = Service::start("");
         // An idle connection does not hold it up.
         let mut idle = connect(service.address);
-        idle.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        idle.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
         assert_eq!(Answer::read(&mut idle, false).unwrap().status, 200);
         let start = Instant::now();
         service.signal(signal);
         assert_eq!(service.wait().code(), Some(0), "{signal}");
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            start.elapsed()
+        );
         assert!(is_closed(&mut idle));
         let log = service.log();
         assert!(log.contains(&format!("SIG{signal}: stopping")), "{log}");
@@ -32,7 +37,10 @@ fn sigterm_and_sigint_end_the_service_with_status_0() {
 fn sighup_takes_a_new_configuration_over() {
     let service = Service::start("");
     let first = service.address;
-    assert_eq!(get(first, "/health", &[("x", &"y".repeat(3000))]).status, 200);
+    assert_eq!(
+        get(first, "/health", &[("x", &"y".repeat(3000))]).status,
+        200
+    );
     service.write_config("limits.max_header_bytes = 2048");
     service.signal("HUP");
     service.wait_for_log("the new configuration is in force");
@@ -44,7 +52,10 @@ fn sighup_takes_a_new_configuration_over() {
 fn sighup_moves_to_another_port() {
     let service = Service::start("");
     let old = service.address;
-    let text = common::config_text(service.directory.path(), "").replace("http.port = 0", "http.port = 0\nhttp.port_when_busy = \"any\"");
+    let text = common::config_text(service.directory.path(), "").replace(
+        "http.port = 0",
+        "http.port = 0\nhttp.port_when_busy = \"any\"",
+    );
     service.directory.write("edgeweb.toml", text);
     service.signal("HUP");
     let new = eventually("another address", || {
@@ -52,7 +63,9 @@ fn sighup_moves_to_another_port() {
         (address != old).then_some(address)
     });
     assert_eq!(get(new, "/health", &[]).status, 200);
-    eventually("the old port is closed", || std::net::TcpStream::connect(old).err());
+    eventually("the old port is closed", || {
+        std::net::TcpStream::connect(old).err()
+    });
     assert!(service.health(&[]).status.success());
 }
 
@@ -69,8 +82,14 @@ fn sighup_with_a_wrong_configuration_changes_nothing_and_says_why() {
     let moved = common::config_text(service.directory.path(), "").replace("/run\"", "/run2\"");
     for (text, said) in [
         (String::from("[http\n"), "edgeweb.toml:1: "),
-        (String::from("[http]\nport = -1"), "http.port: invalid value"),
-        (String::from("[limits]\nmax_connections = 0"), "limits.max_connections: 0 is not in 1 to 65536"),
+        (
+            String::from("[http]\nport = -1"),
+            "http.port: invalid value",
+        ),
+        (
+            String::from("[limits]\nmax_connections = 0"),
+            "limits.max_connections: 0 is not in 1 to 65536",
+        ),
         (busy, "is taken by"),
         (moved, "server.runtime_dir cannot change"),
     ] {
@@ -79,7 +98,9 @@ fn sighup_with_a_wrong_configuration_changes_nothing_and_says_why() {
         service.signal("HUP");
         eventually("the refusal in the log", || {
             let log = service.log();
-            log[before..].contains("the old configuration stays in force").then_some(())
+            log[before..]
+                .contains("the old configuration stays in force")
+                .then_some(())
         });
         let log = service.log();
         assert!(log[before..].contains(said), "{said}: {}", &log[before..]);
@@ -89,7 +110,10 @@ fn sighup_with_a_wrong_configuration_changes_nothing_and_says_why() {
     service.write_config("");
     service.signal("HUP");
     service.wait_for_log("the new configuration is in force");
-    assert_eq!(get(service.address, "/health", &[("x", &"y".repeat(3000))]).status, 200);
+    assert_eq!(
+        get(service.address, "/health", &[("x", &"y".repeat(3000))]).status,
+        200
+    );
 }
 
 #[test]
@@ -112,10 +136,17 @@ fn reloads_under_load_lose_no_request() {
     for round in 1..=5 {
         service.signal("HUP");
         eventually("the reload", || {
-            (service.log().matches("the new configuration is in force").count() == round).then_some(())
+            (service
+                .log()
+                .matches("the new configuration is in force")
+                .count()
+                == round)
+                .then_some(())
         });
         let before = served.load(Ordering::Relaxed);
-        eventually("requests go on", || (served.load(Ordering::Relaxed) > before + 20).then_some(()));
+        eventually("requests go on", || {
+            (served.load(Ordering::Relaxed) > before + 20).then_some(())
+        });
     }
     stop.store(true, Ordering::Relaxed);
     for client in clients {
@@ -127,7 +158,9 @@ fn reloads_under_load_lose_no_request() {
 fn a_keep_alive_client_survives_a_reload_by_connecting_again() {
     let service = Service::start("");
     let mut stream = connect(service.address);
-    stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
     service.signal("HUP");
     service.wait_for_log("the new configuration is in force");

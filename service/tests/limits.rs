@@ -33,7 +33,10 @@ fn drip(stream: &mut TcpStream, bytes: impl IntoIterator<Item = u8>) -> (Answer,
 #[test]
 fn a_header_that_comes_byte_by_byte_gets_no_more_than_its_time() {
     let service = Service::start("limits.header_seconds = 1");
-    let endless = b"GET / HTTP/1.1\r\nhost: a\r\nx: ".iter().copied().chain([b'x'; 100]);
+    let endless = b"GET / HTTP/1.1\r\nhost: a\r\nx: "
+        .iter()
+        .copied()
+        .chain([b'x'; 100]);
     let (answer, taken) = drip(&mut connect(service.address), endless.clone());
     answer.is_problem(408);
     assert_eq!(answer.header("connection"), Some("close"));
@@ -41,7 +44,9 @@ fn a_header_that_comes_byte_by_byte_gets_no_more_than_its_time() {
 
     // On a connection that has served a request as well, where actix-http itself has no limit.
     let mut stream = connect(service.address);
-    stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
     assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
     let (answer, _) = drip(&mut stream, endless);
     answer.is_problem(408);
@@ -67,7 +72,11 @@ fn a_body_that_comes_byte_by_byte_gets_no_more_than_its_time() {
         // What still comes of the body is thrown away for a moment, then the connection is gone.
         let mut writer = stream.try_clone().unwrap();
         let dripping = thread::spawn(move || {
-            let chunk: &[u8] = if head.starts_with("transfer") { b"1\r\nx\r\n" } else { b"x" };
+            let chunk: &[u8] = if head.starts_with("transfer") {
+                b"1\r\nx\r\n"
+            } else {
+                b"x"
+            };
             for _ in 0..200 {
                 if writer.write_all(chunk).is_err() {
                     return true;
@@ -87,7 +96,9 @@ fn an_idle_connection_is_closed_after_its_time() {
     let service = Service::start("limits.keep_alive_seconds = 1");
     let mut stream = connect(service.address);
     for _ in 0..3 {
-        stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
         thread::sleep(Duration::from_millis(300));
     }
@@ -133,7 +144,9 @@ fn a_body_beyond_its_size_is_413_before_it_is_sent() {
 
     let mut stream = connect(service.address);
     stream
-        .write_all(b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 9999\r\nexpect: 100-continue\r\n\r\n")
+        .write_all(
+            b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 9999\r\nexpect: 100-continue\r\n\r\n",
+        )
         .unwrap();
     Answer::read(&mut stream, false).unwrap().is_problem(413);
 }
@@ -144,7 +157,9 @@ fn one_connection_too_many_is_503_and_the_device_itself_still_gets_through() {
     let mut held: Vec<TcpStream> = Vec::new();
     for _ in 0..3 {
         let mut stream = connect(service.address);
-        stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
         held.push(stream);
     }
@@ -156,7 +171,9 @@ fn one_connection_too_many_is_503_and_the_device_itself_still_gets_through() {
     service.wait_for_log("limits.max_connections is 3");
 
     held.pop();
-    eventually("there is a place again", || (service.get("/health").status == 200).then_some(()));
+    eventually("there is a place again", || {
+        (service.get("/health").status == 200).then_some(())
+    });
 }
 
 #[test]
@@ -178,7 +195,9 @@ fn refusals_and_broken_requests_leave_no_connection_behind() {
     }
     let places: Vec<TcpStream> = (0..4).map(|_| connect(service.address)).collect();
     for mut stream in places {
-        stream.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            .unwrap();
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
     }
 }
@@ -195,7 +214,11 @@ fn requests_that_could_be_read_in_two_ways_are_refused() {
     ] {
         let mut stream = connect(service.address);
         stream.write_all(head.as_bytes()).unwrap();
-        assert_eq!(Answer::read(&mut stream, false).unwrap().status, 400, "{head}");
+        assert_eq!(
+            Answer::read(&mut stream, false).unwrap().status,
+            400,
+            "{head}"
+        );
         assert!(is_closed(&mut stream), "{head}");
     }
 }

@@ -36,21 +36,33 @@ fn it_adds_and_replaces_pages() {
 
     let page = service.get("/docs/");
     assert_eq!((page.status, page.text()), (200, "<p>docs</p>"));
-    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(
+        page.header("content-type"),
+        Some("text/html; charset=utf-8")
+    );
     assert_eq!(page.header("cache-control"), Some("no-cache"));
     assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
     let moved = service.get("/docs");
-    assert_eq!((moved.status, moved.header("location")), (308, Some("/docs/")));
+    assert_eq!(
+        (moved.status, moved.header("location")),
+        (308, Some("/docs/"))
+    );
     assert_eq!(service.get("/style.css").text(), "body{}");
     assert_eq!(service.get("/with%20space%20%C3%A9.txt").text(), "text");
     assert_eq!(service.get("/index.html").status, 200);
 
     let tag = page.header("etag").unwrap();
-    assert_eq!(get(service.address, "/docs/", &[("if-none-match", tag)]).status, 304);
+    assert_eq!(
+        get(service.address, "/docs/", &[("if-none-match", tag)]).status,
+        304
+    );
     let part = get(service.address, "/docs/", &[("range", "bytes=0-2")]);
     assert_eq!((part.status, part.text()), (206, "<p>"));
     let head = request(service.address, "HEAD", "/docs/", &[], b"");
-    assert_eq!((head.status, head.header("content-length")), (200, Some("11")));
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, Some("11"))
+    );
 
     fs::remove_file(www.join("style.css")).unwrap();
     assert_eq!(service.get("/style.css").body, built_in);
@@ -99,7 +111,13 @@ fn no_path_leaves_it() {
 #[test]
 fn what_is_no_file_is_not_waited_for() {
     let (service, www) = service_with_overlay();
-    assert!(Command::new("mkfifo").arg(www.join("pipe")).status().unwrap().success());
+    assert!(
+        Command::new("mkfifo")
+            .arg(www.join("pipe"))
+            .status()
+            .unwrap()
+            .success()
+    );
     fs::create_dir(www.join("empty")).unwrap();
     service.get("/pipe").is_problem(404);
     service.get("/empty/").is_problem(404);

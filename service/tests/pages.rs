@@ -17,7 +17,10 @@ fn the_start_page_is_what_the_tree_holds() {
         let page = service.get(path);
         assert_eq!(page.status, 200);
         assert_eq!(page.body, source("index.html"));
-        assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+        assert_eq!(
+            page.header("content-type"),
+            Some("text/html; charset=utf-8")
+        );
         assert_eq!(page.header("content-encoding"), None);
         assert_eq!(page.header("cache-control"), Some("no-cache"));
         assert_eq!(page.header("vary"), Some("accept-encoding"));
@@ -32,7 +35,11 @@ fn types_are_right() {
         ("/style.css", "text/css; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),
     ] {
-        assert_eq!(service.get(path).header("content-type"), Some(kind), "{path}");
+        assert_eq!(
+            service.get(path).header("content-type"),
+            Some(kind),
+            "{path}"
+        );
     }
 }
 
@@ -47,12 +54,20 @@ fn each_client_gets_the_form_it_takes() {
         ("br;q=0, gzip", Some("gzip")),
         ("identity", None),
     ] {
-        let answer = get(service.address, "/health.js", &[("accept-encoding", accepts)]);
+        let answer = get(
+            service.address,
+            "/health.js",
+            &[("accept-encoding", accepts)],
+        );
         assert_eq!(answer.header("content-encoding"), encoding, "{accepts}");
         assert_eq!(answer.header("vary"), Some("accept-encoding"));
         let plain = match encoding {
             Some(encoding) => {
-                assert!(answer.body.len() * 2 < original.len(), "{}", answer.body.len());
+                assert!(
+                    answer.body.len() * 2 < original.len(),
+                    "{}",
+                    answer.body.len()
+                );
                 decompress(encoding, &answer.body)
             }
             None => answer.body.clone(),
@@ -63,7 +78,10 @@ fn each_client_gets_the_form_it_takes() {
     assert_eq!(tags[1], tags[2]);
     tags.dedup();
     assert_eq!(tags.len(), 3, "a tag for each form: {tags:?}");
-    assert!(tags.iter().all(|tag| tag.starts_with('"')), "strong: {tags:?}");
+    assert!(
+        tags.iter().all(|tag| tag.starts_with('"')),
+        "strong: {tags:?}"
+    );
 }
 
 /// By the reference programs' own libraries in Python or the command line, not by the ones under test.
@@ -71,7 +89,8 @@ fn decompress(encoding: &str, bytes: &[u8]) -> Vec<u8> {
     match encoding {
         "gzip" => {
             let mut plain = Vec::new();
-            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), &mut plain).unwrap();
+            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), &mut plain)
+                .unwrap();
             plain
         }
         "br" => {
@@ -88,14 +107,23 @@ fn what_the_client_has_is_not_sent_again() {
     let service = Service::start("");
     let first = service.get("/style.css");
     let tag = first.header("etag").unwrap();
-    for known in [tag.to_owned(), format!("W/{tag}"), format!("\"other\", {tag}"), String::from("*")] {
+    for known in [
+        tag.to_owned(),
+        format!("W/{tag}"),
+        format!("\"other\", {tag}"),
+        String::from("*"),
+    ] {
         let answer = get(service.address, "/style.css", &[("if-none-match", &known)]);
         assert_eq!(answer.status, 304, "{known}");
         assert_eq!(answer.header("etag"), Some(tag));
         assert_eq!(answer.header("cache-control"), Some("no-cache"));
         assert!(answer.body.is_empty());
     }
-    let answer = get(service.address, "/style.css", &[("if-none-match", "\"other\"")]);
+    let answer = get(
+        service.address,
+        "/style.css",
+        &[("if-none-match", "\"other\"")],
+    );
     assert_eq!((answer.status, &answer.body), (200, &first.body));
     // Another form is another content.
     let headers = [("if-none-match", tag), ("accept-encoding", "br")];
@@ -108,7 +136,13 @@ fn head_is_get_without_the_body() {
     let full = service.get("/style.css");
     let head = request(service.address, "HEAD", "/style.css", &[], b"");
     assert_eq!(head.status, 200);
-    for name in ["content-length", "etag", "content-type", "cache-control", "accept-ranges"] {
+    for name in [
+        "content-length",
+        "etag",
+        "content-type",
+        "cache-control",
+        "accept-ranges",
+    ] {
         assert!(head.header(name).is_some(), "{name}");
         assert_eq!(head.header(name), full.header(name), "{name}");
     }
@@ -138,10 +172,17 @@ fn parts_are_sent_as_asked() {
     }
     let beyond = ranged("bytes=999999-", &[]);
     assert_eq!(beyond.status, 416);
-    assert_eq!(beyond.header("content-range"), Some(format!("bytes */{length}").as_str()));
+    assert_eq!(
+        beyond.header("content-range"),
+        Some(format!("bytes */{length}").as_str())
+    );
     for ignored in ["bytes=0-1,4-5", "lines=0-1", "bytes=x-y", "bytes=9-3"] {
         let answer = ranged(ignored, &[]);
-        assert!(answer.status == 200 && answer.body == full, "{ignored}: {}", answer.status);
+        assert!(
+            answer.status == 200 && answer.body == full,
+            "{ignored}: {}",
+            answer.status
+        );
     }
     let tag = service.get("/style.css").header("etag").unwrap().to_owned();
     assert_eq!(ranged("bytes=0-9", &[("if-range", &tag)]).status, 206);

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Service, TempDir, config_text, edgeweb, endpoints, eventually, get, run};
+use common::{Service, TempDir, config_text, edgeweb, endpoints, get, run};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -14,11 +14,6 @@ fn serve(directory: &TempDir, more: &str) -> (i32, String) {
     let output = run(edgeweb().args(["serve", "--config"]).arg(config));
     let error = String::from_utf8(output.stderr).unwrap();
     (output.status.code().unwrap(), error)
-}
-
-fn start(directory: TempDir, more: &str) -> Service {
-    // Later keys win nowhere in TOML, so the port of the common text is replaced.
-    Service::start_in(directory, more, |_| {})
 }
 
 fn taken() -> (TcpListener, u16) {
@@ -36,17 +31,22 @@ fn a_busy_port_names_the_address_and_who_holds_it_and_nothing_is_started() {
     let who = format!("(process {})", std::process::id());
     let last = error.lines().last().unwrap();
     assert!(last.starts_with("edgeweb: not started: "), "{error}");
-    assert!(last.contains(&format!("127.0.0.1:{port} is taken by ")), "{error}");
+    assert!(
+        last.contains(&format!("127.0.0.1:{port} is taken by ")),
+        "{error}"
+    );
     assert!(last.contains(&who), "{error}");
-    assert!(!directory.path().join("run").exists(), "nothing else was begun");
+    assert!(
+        !directory.path().join("run").exists(),
+        "nothing else was begun"
+    );
 }
 
 #[test]
 fn any_takes_another_port_and_says_which() {
     let (_holder, port) = taken();
     let directory = TempDir::new();
-    let text = format!("http.port_when_busy = \"any\"\n# {port}");
-    let service = start_on(directory, port, &text);
+    let service = start_on(directory, port, "http.port_when_busy = \"any\"");
     assert_ne!(service.address.port(), port);
     service.wait_for_log(&format!("listening on http://{}", service.address));
     assert_eq!(service.get("/health").status, 200);
@@ -57,13 +57,20 @@ fn a_range_gives_its_first_free_port() {
     // Two neighbours that are free now; somebody else may take one, then the next pair is tried.
     for _ in 0..20 {
         let (holder, port) = taken();
-        let Some(next) = port.checked_add(1) else { continue };
-        let Ok(second) = TcpListener::bind(("127.0.0.1", next)) else { continue };
+        let Some(next) = port.checked_add(1) else {
+            continue;
+        };
+        let Ok(second) = TcpListener::bind(("127.0.0.1", next)) else {
+            continue;
+        };
         let last = next.saturating_add(3);
         let range = format!("http.port_when_busy = \"{port}-{next}\"");
         let (status, error) = serve(&TempDir::new(), &format!("http.port = {port}\n{range}"));
         assert_eq!(status, 1);
-        assert!(error.contains(&format!("every port from {port} to {next} are taken")), "{error}");
+        assert!(
+            error.contains(&format!("every port from {port} to {next} are taken")),
+            "{error}"
+        );
         drop(second);
         let range = format!("http.port_when_busy = \"{port}-{last}\"");
         let service = start_on(TempDir::new(), port, &range);
@@ -76,12 +83,9 @@ fn a_range_gives_its_first_free_port() {
 
 /// Starts the service with `http.port = port`.
 fn start_on(directory: TempDir, port: u16, more: &str) -> Service {
-    let marker = format!("http.port = {port}");
-    let text = config_text(directory.path(), more).replace("http.port = 0", &marker);
-    let path = directory.write("on.toml", text);
-    Service::start_in(directory, "", |command| {
-        command.arg("--config").arg(&path);
-    })
+    let text = config_text(directory.path(), more)
+        .replace("http.port = 0", &format!("http.port = {port}"));
+    Service::start_with(directory, text, |_| {})
 }
 
 #[test]
@@ -95,7 +99,10 @@ fn the_addresses_in_use_are_in_the_file_and_gone_after_the_end() {
     assert_eq!(endpoints(service.directory.path()), [service.address]);
     assert_ne!(service.address.port(), 0);
     assert_eq!(get(service.address, "/health", &[]).status, 200);
-    let mode = fs::metadata(run.join("edgeweb.sock")).unwrap().permissions().mode();
+    let mode = fs::metadata(run.join("edgeweb.sock"))
+        .unwrap()
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o660);
     service.signal("TERM");
     assert!(service.wait().success());
@@ -110,22 +117,28 @@ fn an_address_that_is_not_the_devices_is_refused_with_its_name() {
     let output = run(edgeweb().args(["serve", "--config"]).arg(config));
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(error.contains("192.0.2.1:0 cannot be listened on: "), "{error}");
+    assert!(
+        error.contains("192.0.2.1:0 cannot be listened on: "),
+        "{error}"
+    );
 }
 
 #[test]
 fn the_unspecified_address_takes_ipv4_and_ipv6() {
     let directory = TempDir::new();
     let text = config_text(directory.path(), "").replace("127.0.0.1", "::");
-    let path = directory.write("any.toml", text);
-    let service = Service::start_in(directory, "", |command| {
-        command.arg("--config").arg(&path);
-    });
+    let service = Service::start_with(directory, text, |_| {});
     let port = service.address.port();
-    assert_eq!(get(SocketAddr::from(([127, 0, 0, 1], port)), "/health", &[]).status, 200);
+    assert_eq!(
+        get(SocketAddr::from(([127, 0, 0, 1], port)), "/health", &[]).status,
+        200
+    );
     if service.address.is_ipv6() {
         let loopback = std::net::Ipv6Addr::LOCALHOST;
-        assert_eq!(get(SocketAddr::from((loopback, port)), "/health", &[]).status, 200);
+        assert_eq!(
+            get(SocketAddr::from((loopback, port)), "/health", &[]).status,
+            200
+        );
     }
 }
 
@@ -144,7 +157,7 @@ fn a_socket_that_a_killed_service_left_is_replaced() {
     let directory = TempDir::new();
     fs::create_dir(directory.path().join("run")).unwrap();
     drop(UnixListener::bind(directory.path().join("run/edgeweb.sock")).unwrap());
-    let service = start(directory, "");
+    let service = Service::start_in(directory, "", |_| {});
     assert!(service.health(&[]).status.success());
 }
 
@@ -154,7 +167,10 @@ fn what_is_in_the_way_and_no_socket_is_left_alone() {
     let file = directory.write("run/edgeweb.sock", "precious");
     let (status, error) = serve(&directory, "http.port = 0");
     assert_eq!(status, 1);
-    assert!(error.contains("edgeweb.sock: is in the way and is not a socket"), "{error}");
+    assert!(
+        error.contains("edgeweb.sock: is in the way and is not a socket"),
+        "{error}"
+    );
     assert_eq!(fs::read_to_string(file).unwrap(), "precious");
 }
 
@@ -168,20 +184,13 @@ fn a_run_time_directory_that_cannot_be_made_is_named() {
 }
 
 #[test]
-fn ended_by_kill_it_can_be_started_again() {
-    let mut service = Service::start("");
-    service.signal("KILL");
-    service.wait();
-    eventually("the second start", || {
-        let output = run(edgeweb().args(["health", "--config"]).arg(service.config()));
-        (output.status.code() == Some(1)).then_some(())
-    });
-    let text = fs::read_to_string(service.config()).unwrap();
-    let again = Service::start_in(TempDir::new(), "", |command| {
-        // The same run-time directory, with what the killed one left there.
-        let left = service.directory.path().join("run");
-        assert!(left.join("edgeweb.sock").exists());
-        let _ = (&text, command);
-    });
+fn ended_by_kill_it_can_be_started_again_in_the_same_place() {
+    let mut killed = Service::start("");
+    killed.signal("KILL");
+    killed.wait();
+    assert_eq!(killed.health(&[]).status.code(), Some(1));
+    assert!(killed.directory.path().join("run/edgeweb.sock").exists());
+    let directory = std::mem::replace(&mut killed.directory, TempDir::new());
+    let again = Service::start_in(directory, "", |_| {});
     assert!(again.health(&[]).status.success());
 }

@@ -51,13 +51,17 @@ fn routes(greenhouse: &Arc<Greenhouse>) -> RouteGroup {
             let greenhouse = Arc::clone(&read);
             async move { climate(&greenhouse) }
         })
-        .put(Role::Guest, "/greenhouse/valve", move |Json(valve): Json<Valve>| {
-            let greenhouse = Arc::clone(&write);
-            async move {
-                greenhouse.valve_open.store(valve.open, Ordering::Relaxed);
-                climate(&greenhouse)
-            }
-        })
+        .put(
+            Role::Guest,
+            "/greenhouse/valve",
+            move |Json(valve): Json<Valve>| {
+                let greenhouse = Arc::clone(&write);
+                async move {
+                    greenhouse.valve_open.store(valve.open, Ordering::Relaxed);
+                    climate(&greenhouse)
+                }
+            },
+        )
 }
 
 fn climate(greenhouse: &Greenhouse) -> Result<Json<Climate>, Problem> {

@@ -164,7 +164,9 @@ pub(crate) fn refuse_method(allow: &str) -> HttpResponse {
 
 /// Two groups of different names that some path would belong to.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the path {path} is claimed by \"{first}\" and by \"{second}\" ({other}); change one of them")]
+#[error(
+    "the path {path} is claimed by \"{first}\" and by \"{second}\" ({other}); change one of them"
+)]
 pub struct PathConflict {
     /// The path as the second claims it.
     pub path: String,
@@ -219,7 +221,8 @@ fn is_parameter(segment: &str) -> bool {
 }
 
 fn is_tail(segment: &str) -> bool {
-    is_parameter(segment) && (segment.contains(".*") || segment.contains(".+") || segment.contains("}*"))
+    is_parameter(segment)
+        && (segment.contains(".*") || segment.contains(".+") || segment.contains("}*"))
 }
 
 #[cfg(test)]

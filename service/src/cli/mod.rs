@@ -94,7 +94,9 @@ fn print(text: &str) -> Result<(), Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever reads has read enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|error| Failure::Runtime(anyhow::Error::new(error).context("standard output"))),
+        result => result.map_err(|error| {
+            Failure::Runtime(anyhow::Error::new(error).context("standard output"))
+        }),
     }
 }
 

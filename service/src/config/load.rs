@@ -178,26 +178,68 @@ mod tests {
         assert_eq!(config.limits.max_body_bytes, 0);
         assert_eq!(config.log.stderr, StderrLog::Always);
         assert_eq!(config.log.syslog.facility, Facility::Local3);
-        assert_eq!(config.server.control_socket(), Path::new("/tmp/run/edgeweb.sock"));
+        assert_eq!(
+            config.server.control_socket(),
+            Path::new("/tmp/run/edgeweb.sock")
+        );
     }
 
     #[test]
     fn a_mistake_is_named_with_file_line_key_and_reason() {
         for (text, expected) in [
-            ("[http]\nport = \"x\"", "edgeweb.toml:2: http.port: invalid type: string \"x\", expected u16"),
-            ("[http]\nport = 70000", "edgeweb.toml:2: http.port: invalid value: integer `70000`, expected u16"),
-            ("\n[http]\nprot = 1", "edgeweb.toml:3: http.prot: unknown field `prot`, expected one of `address`, `port`, `port_when_busy`"),
+            (
+                "[http]\nport = \"x\"",
+                "edgeweb.toml:2: http.port: invalid type: string \"x\", expected u16",
+            ),
+            (
+                "[http]\nport = 70000",
+                "edgeweb.toml:2: http.port: invalid value: integer `70000`, expected u16",
+            ),
+            (
+                "\n[http]\nprot = 1",
+                "edgeweb.toml:3: http.prot: unknown field `prot`, expected one of `address`, `port`, `port_when_busy`",
+            ),
             ("[htp]", "edgeweb.toml:1: htp: unknown field `htp`"),
-            ("[http]\naddress = \"localhost\"", "edgeweb.toml:2: http.address: invalid IP address syntax"),
-            ("[http]\nport_when_busy = \"9-8\"", "edgeweb.toml:2: http.port_when_busy: \"9-8\" is none of"),
-            ("[http]\nport_when_busy = \"maybe\"", "edgeweb.toml:2: http.port_when_busy: \"maybe\" is none of"),
-            ("[server]\nworkers = 0", "edgeweb.toml: server.workers: 0 is not in 1 to 64"),
-            ("[server]\nruntime_dir = \"run\"", "edgeweb.toml: server.runtime_dir: \"run\" is not an absolute path"),
-            ("[limits]\nmax_header_bytes = 1", "edgeweb.toml: limits.max_header_bytes: 1 is not in 1024 to 65536"),
-            ("[limits]\nheader_seconds = 0", "edgeweb.toml: limits.header_seconds: 0 is not in 1 to 3600"),
-            ("[log]\nfilter = \"edgeweb=loud\"", "edgeweb.toml: log.filter: "),
-            ("[log.syslog]\ntag = \"a b\"", "edgeweb.toml: log.syslog.tag: \"a b\" is not 1 to 32 letters"),
-            ("[log.syslog]\nfacility = \"loca\"", "edgeweb.toml:2: log.syslog.facility: unknown variant `loca`"),
+            (
+                "[http]\naddress = \"localhost\"",
+                "edgeweb.toml:2: http.address: invalid IP address syntax",
+            ),
+            (
+                "[http]\nport_when_busy = \"9-8\"",
+                "edgeweb.toml:2: http.port_when_busy: \"9-8\" is none of",
+            ),
+            (
+                "[http]\nport_when_busy = \"maybe\"",
+                "edgeweb.toml:2: http.port_when_busy: \"maybe\" is none of",
+            ),
+            (
+                "[server]\nworkers = 0",
+                "edgeweb.toml: server.workers: 0 is not in 1 to 64",
+            ),
+            (
+                "[server]\nruntime_dir = \"run\"",
+                "edgeweb.toml: server.runtime_dir: \"run\" is not an absolute path",
+            ),
+            (
+                "[limits]\nmax_header_bytes = 1",
+                "edgeweb.toml: limits.max_header_bytes: 1 is not in 1024 to 65536",
+            ),
+            (
+                "[limits]\nheader_seconds = 0",
+                "edgeweb.toml: limits.header_seconds: 0 is not in 1 to 3600",
+            ),
+            (
+                "[log]\nfilter = \"edgeweb=loud\"",
+                "edgeweb.toml: log.filter: ",
+            ),
+            (
+                "[log.syslog]\ntag = \"a b\"",
+                "edgeweb.toml: log.syslog.tag: \"a b\" is not 1 to 32 letters",
+            ),
+            (
+                "[log.syslog]\nfacility = \"loca\"",
+                "edgeweb.toml:2: log.syslog.facility: unknown variant `loca`",
+            ),
             ("port = = 1", "edgeweb.toml:1: -: "),
         ] {
             let error = parse(text).expect_err(text);
@@ -209,6 +251,10 @@ mod tests {
     #[test]
     fn only_the_default_path_may_be_absent() {
         let error = Config::load(Path::new("/nonexistent/edgeweb.toml")).unwrap_err();
-        assert!(error.to_string().starts_with("/nonexistent/edgeweb.toml: cannot be read: "));
+        assert!(
+            error
+                .to_string()
+                .starts_with("/nonexistent/edgeweb.toml: cannot be read: ")
+        );
     }
 }

@@ -204,7 +204,7 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            filter: String::from("info,actix_server=warn"),
+            filter: String::from("info,actix_http=off,actix_server=warn"),
             stderr: StderrLog::Auto,
             syslog: SyslogConfig::default(),
         }

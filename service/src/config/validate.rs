@@ -13,13 +13,33 @@ impl Config {
         let limits = &self.limits;
         within("server.workers", self.server.workers as u64, 1, 64)?;
         within("server.drain_seconds", self.server.drain_seconds, 0, 3600)?;
-        within("limits.max_connections", limits.max_connections as u64, 1, 65536)?;
-        within("limits.max_header_bytes", limits.max_header_bytes as u64, 1024, 65536)?;
-        within("limits.max_body_bytes", limits.max_body_bytes as u64, 0, 1 << 30)?;
+        within(
+            "limits.max_connections",
+            limits.max_connections as u64,
+            1,
+            65536,
+        )?;
+        within(
+            "limits.max_header_bytes",
+            limits.max_header_bytes as u64,
+            1024,
+            65536,
+        )?;
+        within(
+            "limits.max_body_bytes",
+            limits.max_body_bytes as u64,
+            0,
+            1 << 30,
+        )?;
         within("limits.header_seconds", limits.header_seconds, 1, 3600)?;
         within("limits.body_seconds", limits.body_seconds, 1, 3600)?;
         within("limits.write_seconds", limits.write_seconds, 1, 3600)?;
-        within("limits.keep_alive_seconds", limits.keep_alive_seconds, 0, 3600)?;
+        within(
+            "limits.keep_alive_seconds",
+            limits.keep_alive_seconds,
+            0,
+            3600,
+        )?;
         absolute("server.runtime_dir", &self.server.runtime_dir)?;
         absolute("overlay.directory", &self.overlay.directory)?;
         absolute("log.syslog.socket", &self.log.syslog.socket)?;
@@ -34,7 +54,10 @@ impl Config {
         }
         #[cfg(not(feature = "overlay"))]
         if self.overlay.enabled {
-            return Err(("overlay.enabled", String::from("this build has no overlay feature")));
+            return Err((
+                "overlay.enabled",
+                String::from("this build has no overlay feature"),
+            ));
         }
         Ok(())
     }

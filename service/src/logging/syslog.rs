@@ -14,7 +14,9 @@ use std::thread;
 use std::time::Duration;
 
 use log::Level;
-use syslog::{Error, Facility as SyslogFacility, Formatter3164, LogFormat, Logger, LoggerBackend, Severity};
+use syslog::{
+    Error, Facility as SyslogFacility, Formatter3164, LogFormat, Logger, LoggerBackend, Severity,
+};
 
 use crate::config::{Facility, SyslogConfig};
 
@@ -146,10 +148,9 @@ impl Writer {
     fn write(&mut self, severity: Severity, message: &str) -> io::Result<()> {
         let logger = match &mut self.connection {
             Some(logger) => logger,
-            None => self.connection.insert(Logger::new(
-                connect(&self.socket)?,
-                self.formatter.clone(),
-            )),
+            None => self
+                .connection
+                .insert(Logger::new(connect(&self.socket)?, self.formatter.clone())),
         };
         logger
             .formatter

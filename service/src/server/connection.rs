@@ -141,7 +141,9 @@ impl Timer {
     /// Whether `deadline` has passed; otherwise the task is woken when it does.
     fn has_passed(&mut self, deadline: Instant, cx: &mut Context<'_>) -> bool {
         loop {
-            let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            let sleep = self
+                .0
+                .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
             if sleep.deadline() > deadline {
                 sleep.as_mut().reset(deadline);
             }
@@ -205,10 +207,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
         }
     }
 
+    /// Whether the time to throw away what still comes is over; otherwise the task is woken then.
+    fn lingered_enough(&mut self, cx: &mut Context<'_>) -> bool {
+        let deadline = self.state.linger_deadline.get();
+        let deadline = deadline.unwrap_or_else(|| Instant::now() + LINGER);
+        self.state.linger_deadline.set(Some(deadline));
+        self.read_timer.has_passed(deadline, cx)
+    }
+
     /// Arms the write deadline when a write cannot go on, and says whether it has passed.
     fn write_blocked(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let limit = Duration::from_secs(self.limits.write_seconds);
-        let deadline = *self.write_deadline.get_or_insert_with(|| Instant::now() + limit);
+        let deadline = *self
+            .write_deadline
+            .get_or_insert_with(|| Instant::now() + limit);
         if self.write_timer.has_passed(deadline, cx) {
             log::debug!(
                 "{}: took nothing of its answer for {} s; closed",
@@ -256,12 +268,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncRead for Connection<T> {
         let before = buf.filled().len();
         match Pin::new(io).poll_read(cx, buf) {
             Poll::Pending if this.state.lingers() => {
-                let end = || Some(Instant::now() + LINGER);
-                let deadline = this.state.linger_deadline.get().or_else(end);
-                this.state.linger_deadline.set(deadline);
-                match deadline {
-                    Some(deadline) if !this.read_timer.has_passed(deadline, cx) => Poll::Pending,
-                    _ => Poll::Ready(Ok(())),
+                if this.lingered_enough(cx) {
+                    Poll::Ready(Ok(()))
+                } else {
+                    Poll::Pending
                 }
             }
             Poll::Ready(Ok(())) if this.state.lingers() => {
@@ -341,7 +351,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Connection<T> {
         };
         match Pin::new(io).poll_flush(cx) {
             Poll::Pending => this.write_blocked(cx).map(Err),
-            ready => ready,
+            ready => {
+                if this.state.lingers() {
+                    // Nothing may ever come again; the timer alone then brings about the end.
+                    this.lingered_enough(cx);
+                }
+                ready
+            }
         }
     }
 
@@ -375,7 +391,11 @@ mod tests {
                 if !scan.complete {
                     scan = scan.feed(&text.as_bytes()[cut..]);
                 }
-                assert_eq!(scan.complete.then_some(scan.bytes), expected, "{text:?} cut at {cut}");
+                assert_eq!(
+                    scan.complete.then_some(scan.bytes),
+                    expected,
+                    "{text:?} cut at {cut}"
+                );
             }
         }
     }

@@ -12,7 +12,10 @@ use std::time::Duration;
 
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, Request, Response};
-use actix_service::{IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service, map_config};
+use actix_service::{
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service,
+    map_config,
+};
 use actix_web::App;
 use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, ServiceResponse};
@@ -142,7 +145,8 @@ type Admitted<T> = (Connection<T>, Option<std::net::SocketAddr>);
 
 fn tcp_service(
     setup: Setup,
-) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
+{
     let http = http_service(&setup);
     fn_service(move |io: TcpStream| {
         let admitted = admit(&setup, io);
@@ -153,7 +157,8 @@ fn tcp_service(
 
 fn control_service(
     setup: Setup,
-) -> impl ServiceFactory<UnixStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+) -> impl ServiceFactory<UnixStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
+{
     let http = http_service(&setup);
     fn_service(move |io: UnixStream| {
         let admitted = admit_control(&setup, io);
@@ -215,7 +220,8 @@ fn full() -> DispatchError {
 
 fn http_service<T>(
     setup: &Setup,
-) -> impl ServiceFactory<Admitted<T>, Config = (), Response = (), Error = DispatchError, InitError = ()> + use<T>
+) -> impl ServiceFactory<Admitted<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>
++ use<T>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -249,9 +255,7 @@ where
             let refusal = guard::body_too_large(&request, &expect_limits);
             async move {
                 match refusal {
-                    Some(problem) => {
-                        Err(actix_web::ResponseError::error_response(&problem).into())
-                    }
+                    Some(problem) => Err(actix_web::ResponseError::error_response(&problem).into()),
                     None => Ok::<_, Response<BoxBody>>(request),
                 }
             }
@@ -262,14 +266,24 @@ where
 /// The routes and pages as an actix application whose errors are responses.
 fn application(
     setup: &Setup,
-) -> impl ServiceFactory<Request, Config = (), Response = ServiceResponse<BoxBody>, Error = Response<BoxBody>, InitError = ()> + use<> {
+) -> impl ServiceFactory<
+    Request,
+    Config = (),
+    Response = ServiceResponse<BoxBody>,
+    Error = Response<BoxBody>,
+    InitError = (),
+> + use<> {
     let core = Data::from(Arc::clone(&setup.core));
     let pages = Arc::clone(&setup.pages);
     let limit = setup.limits.max_body_bytes;
     let app = App::new()
         .app_data(core.clone())
         .app_data(web::PayloadConfig::new(limit))
-        .app_data(web::JsonConfig::default().limit(limit).error_handler(problem))
+        .app_data(
+            web::JsonConfig::default()
+                .limit(limit)
+                .error_handler(problem),
+        )
         .app_data(web::PathConfig::default().error_handler(problem))
         .app_data(web::QueryConfig::default().error_handler(problem))
         .configure(|app| {

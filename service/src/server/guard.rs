@@ -159,7 +159,11 @@ impl Guarded {
             Ok(None) => self.refusal(),
             Err(panic) => self.panicked(&*panic),
         };
-        if let Some(problem) = self.body.as_ref().and_then(|body| body.problem(&self.limits)) {
+        if let Some(problem) = self
+            .body
+            .as_ref()
+            .and_then(|body| body.problem(&self.limits))
+        {
             response = problem.error_response().into();
         }
         // What is left of the body is not read to find the next request behind it.
@@ -197,7 +201,11 @@ impl Guarded {
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no reason given");
-        log::error!("the handler of {} {} panicked: {reason}", self.method, self.path);
+        log::error!(
+            "the handler of {} {} panicked: {reason}",
+            self.method,
+            self.path
+        );
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the handler of this request failed; the device's log says why",
@@ -266,7 +274,10 @@ impl BodyState {
         } else if self.too_slow.get() {
             Some(Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
-                format!("the request's body was not complete after {} s", limits.body_seconds),
+                format!(
+                    "the request's body was not complete after {} s",
+                    limits.body_seconds
+                ),
             ))
         } else {
             None

@@ -28,7 +28,10 @@ pub enum Scheme {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Another process has the port.
-    #[error("{address} is taken{}; free it, or set http.port or http.port_when_busy", by(owner))]
+    #[error(
+        "{address} is taken{}; free it, or set http.port or http.port_when_busy",
+        by(owner)
+    )]
     Busy {
         /// The address.
         address: SocketAddr,
@@ -36,7 +39,9 @@ pub enum ListenError {
         owner: Option<(u32, String)>,
     },
     /// Every port of the range is taken.
-    #[error("{address} and every port from {first} to {last} are taken; free one, or set http.port_when_busy")]
+    #[error(
+        "{address} and every port from {first} to {last} are taken; free one, or set http.port_when_busy"
+    )]
     RangeBusy {
         /// The address that was asked for first.
         address: SocketAddr,
@@ -68,7 +73,9 @@ pub enum ListenError {
         path: PathBuf,
     },
     /// systemd passed something that is not a TCP listener.
-    #[error("systemd passed socket {index}, which is no TCP listener: {source}; use ListenStream= with a port")]
+    #[error(
+        "systemd passed socket {index}, which is no TCP listener: {source}; use ListenStream= with a port"
+    )]
     Passed {
         /// Its number, counted from 0.
         index: usize,
@@ -78,9 +85,9 @@ pub enum ListenError {
 }
 
 fn by(owner: &Option<(u32, String)>) -> String {
-    owner
-        .as_ref()
-        .map_or_else(String::new, |(pid, name)| format!(" by {name} (process {pid})"))
+    owner.as_ref().map_or_else(String::new, |(pid, name)| {
+        format!(" by {name} (process {pid})")
+    })
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -157,8 +164,13 @@ fn bind_range(address: SocketAddr, first: u16, last: u16) -> Result<TcpListener,
 /// Binds one address. `::` takes IPv4 as well, and stands for `0.0.0.0` on a kernel without IPv6.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     match bind_exactly(address) {
-        Err(error) if address.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) && no_ipv6(&error) => {
-            bind_exactly(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port()))
+        Err(error)
+            if address.ip() == IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) && no_ipv6(&error) =>
+        {
+            bind_exactly(SocketAddr::new(
+                Ipv4Addr::UNSPECIFIED.into(),
+                address.port(),
+            ))
         }
         result => result,
     }
@@ -232,7 +244,11 @@ pub(super) fn bind_control(path: &Path) -> Result<UnixListener, ListenError> {
             }
             fs::remove_file(path).map_err(failed)?;
         }
-        Ok(_) => return Err(failed(io::Error::other("is in the way and is not a socket"))),
+        Ok(_) => {
+            return Err(failed(io::Error::other(
+                "is in the way and is not a socket",
+            )));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }

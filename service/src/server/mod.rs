@@ -51,7 +51,6 @@ pub struct Server(());
 
 impl Server {
     /// Starts a description of the service to run.
-    #[must_use]
     pub fn builder() -> ServerBuilder {
         ServerBuilder {
             name: String::from("edgeweb"),
@@ -120,11 +119,7 @@ impl ServerBuilder {
 
     /// Serves a directory of the device under `prefix`, such as `/manual`. No path leaves it.
     #[cfg(feature = "overlay")]
-    pub fn asset_directory(
-        self,
-        prefix: impl Into<String>,
-        directory: impl Into<PathBuf>,
-    ) -> Self {
+    pub fn asset_directory(self, prefix: impl Into<String>, directory: impl Into<PathBuf>) -> Self {
         self.mount(prefix, Source::Directory(directory.into()))
     }
 
@@ -256,7 +251,11 @@ impl ServerHandle {
     /// # Errors
     /// [`ServeError`] when it ended by itself, not because it was asked to.
     pub fn wait(&self) -> Result<(), ServeError> {
-        let mut result = self.end.result.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut result = self
+            .end
+            .result
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         loop {
             match &*result {
                 Some(result) => return result.clone(),

@@ -50,8 +50,11 @@ fn listening_inode(line: &str, port: u16) -> Option<String> {
 fn holds_one_of(pid: u32, inodes: &[String]) -> bool {
     fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|fds| {
         fds.flatten().any(|fd| {
-            fs::read_link(fd.path())
-                .is_ok_and(|target| inodes.iter().any(|inode| target.as_os_str() == inode.as_str()))
+            fs::read_link(fd.path()).is_ok_and(|target| {
+                inodes
+                    .iter()
+                    .any(|inode| target.as_os_str() == inode.as_str())
+            })
         })
     })
 }

@@ -83,7 +83,10 @@ impl Readiness {
         let running = checks.iter().map(|_| None).collect();
         Self {
             checks,
-            state: Mutex::new(State { running, last: None }),
+            state: Mutex::new(State {
+                running,
+                last: None,
+            }),
         }
     }
 

@@ -108,7 +108,11 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         let result = self.result.clone();
-        *self.end.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        *self
+            .end
+            .result
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(result);
         self.end.reached.notify_all();
         self.ended.send_replace(true);
     }
@@ -144,7 +148,10 @@ impl Running {
         for endpoint in &endpoints {
             log::info!("listening on {endpoint}");
         }
-        *self.endpoints.write().unwrap_or_else(PoisonError::into_inner) = endpoints;
+        *self
+            .endpoints
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = endpoints;
         Ok(())
     }
 
@@ -219,7 +226,11 @@ impl Running {
         });
     }
 
-    async fn reload(&mut self, config: Config, generation: &mut Generation) -> Result<(), ReloadError> {
+    async fn reload(
+        &mut self,
+        config: Config,
+        generation: &mut Generation,
+    ) -> Result<(), ReloadError> {
         self.manager.reloading();
         let result = self.replace(config, generation).await;
         match &result {
@@ -230,7 +241,11 @@ impl Running {
         result
     }
 
-    async fn replace(&mut self, config: Config, generation: &mut Generation) -> Result<(), ReloadError> {
+    async fn replace(
+        &mut self,
+        config: Config,
+        generation: &mut Generation,
+    ) -> Result<(), ReloadError> {
         config.check().map_err(StartError::from)?;
         if config.server.runtime_dir != self.config.server.runtime_dir {
             return Err(ReloadError::RuntimeDir);
@@ -279,7 +294,10 @@ impl Running {
         self.manager.stopping();
         let in_flight = self.core.lifecycle.requests();
         if in_flight > 0 {
-            log::info!("draining: {in_flight} requests are being served, limit {} s", limit.as_secs());
+            log::info!(
+                "draining: {in_flight} requests are being served, limit {} s",
+                limit.as_secs()
+            );
         }
         let drained = async {
             tokio::select! {
@@ -290,7 +308,11 @@ impl Running {
         // Reaching the limit is an end as well; what is left is counted below.
         let _ = timeout_at(deadline, drained).await;
         let left = self.core.lifecycle.requests();
-        let close = if left > 0 { Instant::now() } else { deadline.min(Instant::now() + CLOSE) };
+        let close = if left > 0 {
+            Instant::now()
+        } else {
+            deadline.min(Instant::now() + CLOSE)
+        };
         let mut retiring = std::mem::take(&mut self.retiring);
         generation.stop_accepting().await;
         let cut_off = generation.retire(close).await;
@@ -300,7 +322,10 @@ impl Running {
         }
         self.withdraw();
         if left > 0 {
-            log::warn!("stopped; {left} requests were cut off after the drain limit of {} s", limit.as_secs());
+            log::warn!(
+                "stopped; {left} requests were cut off after the drain limit of {} s",
+                limit.as_secs()
+            );
         } else if cut_off > 0 {
             log::info!("stopped; {cut_off} idle connections were cut off");
         } else {

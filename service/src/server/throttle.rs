@@ -13,7 +13,10 @@ pub(crate) struct Throttle(Mutex<(Option<Instant>, u64)>);
 impl Throttle {
     /// Calls `log` with the number of events since it was last called, if it is time.
     pub(crate) fn note(&self, log: impl FnOnce(u64)) {
-        let mut state = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = self
+            .0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         state.1 += 1;
         if state.0.is_none_or(|last| last.elapsed() >= INTERVAL) {
             let times = std::mem::take(&mut state.1);

@@ -14,7 +14,9 @@ use rustix::io::Errno;
 use super::{Found, cache_control, with_index};
 
 /// Does not wait for the other end of a pipe, which somebody may have put there.
-const OPEN: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+const OPEN: OFlags = OFlags::RDONLY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK);
 
 enum Opened {
     File(File),
@@ -123,7 +125,14 @@ mod tests {
         std::os::unix::fs::symlink("/etc", root.join("etc")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", root.join("passwd")).unwrap();
         assert!(open_without_links(&root, "sub/page.html").is_ok());
-        for path in ["passwd", "etc/passwd", "../x", "sub/../sub/page.html", "sub//page.html", ""] {
+        for path in [
+            "passwd",
+            "etc/passwd",
+            "../x",
+            "sub/../sub/page.html",
+            "sub//page.html",
+            "",
+        ] {
             assert!(open_without_links(&root, path).is_err(), "{path}");
         }
         std::fs::remove_dir_all(&root).unwrap();

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use actix_web::HttpMessage;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
-    self, ByteRangeSpec, ContentRange, ContentRangeSpec, EntityTag, Header, IfNoneMatch, IfRange, Range,
+    self, ByteRangeSpec, ContentRange, ContentRangeSpec, EntityTag, Header, IfNoneMatch, IfRange,
+    Range,
 };
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -18,8 +19,14 @@ type Get = fn(&str) -> Option<EmbeddedFile>;
 pub(super) fn find(get: Get, request: &HttpRequest, path: &str) -> Found {
     let name = with_index(path);
     let Some(identity) = get(&name) else {
-        let is_directory = !path.is_empty() && !path.ends_with('/') && get(&with_index(&format!("{path}/"))).is_some();
-        return if is_directory { Found::Directory } else { Found::Nothing };
+        let is_directory = !path.is_empty()
+            && !path.ends_with('/')
+            && get(&with_index(&format!("{path}/"))).is_some();
+        return if is_directory {
+            Found::Directory
+        } else {
+            Found::Nothing
+        };
     };
     Found::Answer(answer(get, request, &name, identity))
 }
@@ -72,7 +79,12 @@ fn answer(get: Get, request: &HttpRequest, name: &str, identity: EmbeddedFile) -
 /// A strong tag: the content's SHA-256, which differs from form to form (RFC 9110, section 8.8.3.3).
 fn entity_tag(file: &EmbeddedFile) -> EntityTag {
     let hash = file.metadata.sha256_hash();
-    EntityTag::new_strong(hash[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+    EntityTag::new_strong(
+        hash[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+    )
 }
 
 /// Whether the client has this form already (`If-None-Match`, weak comparison).
@@ -160,7 +172,10 @@ impl Accepted {
         let mut any = false;
         for item in value.split(',') {
             let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
-            let weight = parameters.trim().strip_prefix("q=").map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
+            let weight = parameters
+                .trim()
+                .strip_prefix("q=")
+                .map_or(1.0, |q| q.trim().parse().unwrap_or(0.0));
             let taken = weight > 0.0_f32;
             match coding.trim().to_ascii_lowercase().as_str() {
                 "br" => brotli = Some(taken),
@@ -194,7 +209,11 @@ mod tests {
             ("br;q=x", false, false),
             ("", false, false),
         ] {
-            assert_eq!(Accepted::parse(value), Accepted { brotli, gzip }, "{value:?}");
+            assert_eq!(
+                Accepted::parse(value),
+                Accepted { brotli, gzip },
+                "{value:?}"
+            );
         }
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! A path is looked up in this order: the program's mounts, the overlay directory, the embedded pages.
 
-mod embedded;
 #[cfg(feature = "overlay")]
 mod directory;
+mod embedded;
 
 use std::path::PathBuf;
 
@@ -101,6 +101,10 @@ impl Pages {
             match mount.source.find(request, rest).await {
                 Found::Answer(_) if !is_read(request.method()) => {
                     return refuse_method("GET, HEAD");
+                }
+                // The mount itself, asked for without the slash that its pages' links need.
+                Found::Answer(_) if !path.is_empty() && path == mount.prefix => {
+                    return redirect_to_directory(request);
                 }
                 Found::Answer(answer) => return answer,
                 Found::Directory => return redirect_to_directory(request),
@@ -233,10 +237,22 @@ mod tests {
 
     #[test]
     fn only_a_fingerprinted_name_is_kept_for_ever() {
-        for name in ["app.3f9c2a7d.js", "a/app-3f9c2a7d11.css", "logo.0123456789abcdef.svg"] {
+        for name in [
+            "app.3f9c2a7d.js",
+            "a/app-3f9c2a7d11.css",
+            "logo.0123456789abcdef.svg",
+        ] {
             assert!(cache_control(name).contains("immutable"), "{name}");
         }
-        for name in ["app.js", "index.html", "app.facade.js", "deadbeef.js", "app.deadbeef.js", "12345678.js", "20240101"] {
+        for name in [
+            "app.js",
+            "index.html",
+            "app.facade.js",
+            "deadbeef.js",
+            "app.deadbeef.js",
+            "12345678.js",
+            "20240101",
+        ] {
             assert_eq!(cache_control(name), "no-cache", "{name}");
         }
     }

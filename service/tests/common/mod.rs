@@ -88,32 +88,44 @@ impl Service {
         Self::start_in(TempDir::new(), more, |_| {})
     }
 
+    /// Starts it in `directory`; `prepare` may change the command, its environment for instance.
     pub fn start_in(directory: TempDir, more: &str, prepare: impl FnOnce(&mut Command)) -> Self {
-        let config = directory.write("edgeweb.toml", config_text(directory.path(), more));
+        let text = config_text(directory.path(), more);
+        Self::start_with(directory, text, prepare)
+    }
+
+    /// Starts it with `text` as its whole configuration, whose run-time directory is `directory`/run.
+    pub fn start_with(
+        directory: TempDir,
+        text: String,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
+        let config = directory.write("edgeweb.toml", text);
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let mut command = edgeweb();
         command
             .args(["serve", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .stderr(log)
             .env_remove("RUST_LOG");
         prepare(&mut command);
-        let mut child = command.spawn().unwrap();
-        let health = || edgeweb().args(["health", "--config"]).arg(&config).output().unwrap();
-        eventually("the service is well", || {
-            if let Some(status) = child.try_wait().unwrap() {
-                let log = fs::read_to_string(directory.path().join("log")).unwrap();
-                panic!("the service ended with {status}: {log}");
-            }
-            health().status.success().then_some(())
-        });
-        let address = endpoints(directory.path())[0];
-        Self {
+        let child = command.spawn().unwrap();
+        // From here on it is ended with the test, even if it never gets well.
+        let mut service = Self {
             directory,
-            address,
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
             child,
-        }
+        };
+        eventually("the service is well", || {
+            if let Some(status) = service.has_ended() {
+                panic!("the service ended with {status}");
+            }
+            service.health(&[]).status.success().then_some(())
+        });
+        service.address = endpoints(service.directory.path())[0];
+        service
     }
 
     pub fn pid(&self) -> u32 {
@@ -218,7 +230,14 @@ impl Answer {
         }
         let text = String::from_utf8(bytes).unwrap();
         let mut lines = text.lines();
-        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let status = lines
+            .next()
+            .unwrap()
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap();
         let headers: Vec<(String, String)> = lines
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
@@ -229,7 +248,9 @@ impl Answer {
             body: Vec::new(),
         };
         if !head && status != 304 && status != 204 {
-            let length: usize = answer.header("content-length").map_or(0, |n| n.parse().unwrap());
+            let length: usize = answer
+                .header("content-length")
+                .map_or(0, |n| n.parse().unwrap());
             answer.body = vec![0; length];
             stream.read_exact(&mut answer.body)?;
         }
@@ -253,7 +274,10 @@ impl Answer {
     #[track_caller]
     pub fn is_problem(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(self.header("content-type"), Some("application/problem+json"));
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json")
+        );
         assert_eq!(self.json()["status"], status);
         assert!(!self.json()["title"].as_str().unwrap().is_empty());
         assert!(!self.json()["detail"].as_str().unwrap().is_empty());

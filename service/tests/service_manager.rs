@@ -1,0 +1,111 @@
+//! What systemd is told, and the sockets that it passes.
+#![cfg(feature = "systemd")]
+
+mod common;
+
+use common::{PATIENCE, Service, TempDir, config_text, edgeweb, endpoints, eventually, get};
+use std::net::TcpListener;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A service whose notifications a test reads.
+fn notified(environment: &[(&str, &str)]) -> (Service, UnixDatagram) {
+    let directory = TempDir::new();
+    let path = directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let service = Service::start_in(directory, "", |command| {
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .envs(environment.iter().copied());
+    });
+    (service, socket)
+}
+
+fn receive(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 1024];
+    let length = socket.recv(&mut buffer).expect("a notification");
+    String::from_utf8(buffer[..length].to_vec()).unwrap()
+}
+
+#[test]
+fn ready_reloading_and_stopping_are_told() {
+    let (mut service, socket) = notified(&[]);
+    assert_eq!(receive(&socket).trim(), "READY=1");
+    service.signal("HUP");
+    let reloading = receive(&socket);
+    assert!(reloading.contains("RELOADING=1"), "{reloading}");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    assert_eq!(receive(&socket).trim(), "READY=1");
+    service.signal("TERM");
+    assert_eq!(receive(&socket).trim(), "STOPPING=1");
+    assert!(service.wait().success());
+}
+
+#[test]
+fn the_watchdog_is_fed_in_time() {
+    let (_service, socket) = notified(&[("WATCHDOG_USEC", "600000")]);
+    assert_eq!(receive(&socket).trim(), "READY=1");
+    for _ in 0..4 {
+        let start = Instant::now();
+        assert_eq!(receive(&socket).trim(), "WATCHDOG=1");
+        assert!(
+            start.elapsed() < Duration::from_millis(600),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+}
+
+#[test]
+fn a_watchdog_that_was_not_asked_for_is_not_fed() {
+    let (service, socket) = notified(&[]);
+    assert_eq!(receive(&socket).trim(), "READY=1");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(700)))
+        .unwrap();
+    assert!(socket.recv(&mut [0; 100]).is_err());
+    assert!(service.health(&[]).status.success());
+}
+
+/// By systemd's own `systemd-socket-activate`.
+#[test]
+fn sockets_that_systemd_passes_are_used() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let directory = TempDir::new();
+    let config = directory.write("edgeweb.toml", config_text(directory.path(), ""));
+    let mut child = Command::new("systemd-socket-activate")
+        .arg(format!("--listen={address}"))
+        .arg(edgeweb().get_program())
+        .args(["serve", "--config"])
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("systemd-socket-activate of the package systemd");
+    let answer = eventually("an answer on the passed socket", || {
+        // The first connection is what starts the service.
+        std::net::TcpStream::connect(address).ok()?;
+        Some(get(address, "/health", &[]))
+    });
+    assert_eq!(answer.status, 200);
+    assert_eq!(endpoints(directory.path()), [address]);
+
+    // A reload leaves the socket in place.
+    let hangup = Command::new("kill")
+        .args(["-HUP", &child.id().to_string()])
+        .status();
+    assert!(hangup.unwrap().success());
+    for _ in 0..10 {
+        assert_eq!(get(address, "/health", &[]).status, 200);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let term = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(term.unwrap().success());
+    assert!(eventually("the end", || child.try_wait().unwrap()).success());
+}
