@@ -1,0 +1,8 @@
+SUMMARY = "Small image that boots a device with its web service"
+DESCRIPTION = "What a board needs to boot, and edgeweb to look at it over the network."
+LICENSE = "MIT"
+
+inherit core-image
+
+IMAGE_INSTALL = "packagegroup-core-boot edgeweb ${CORE_IMAGE_EXTRA_INSTALL}"
+IMAGE_LINGUAS = ""

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""The recipe and the crate say the same thing.
+
+The recipe is generated (scripts/update-recipe); a lock file that moved on
+without it would make BitBake fetch crates that cargo then refuses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import tomllib
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICE = ROOT / "service"
+RECIPES = ROOT / "meta-edgeweb" / "recipes-edgeweb" / "edgeweb"
+REGENERATE = "run scripts/update-recipe and commit the result"
+
+# What lies in service/ and is no part of the binary, so that it changes no signature.
+NOT_BUILT = {"benches", "clippy.toml", "deny.toml", "examples", "rustfmt.toml", "target", "tests"}
+
+Crate = tuple[str, str]
+
+
+def load(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        return tomllib.load(file)
+
+
+def from_registry(package: dict[str, str]) -> bool:
+    return package.get("source", "").startswith("registry+")
+
+
+def find_recipe() -> Path:
+    recipes = sorted(RECIPES.glob("edgeweb_*.bb"))
+    if len(recipes) != 1:
+        raise AssertionError(f"{RECIPES}: one recipe expected, found {[r.name for r in recipes]}; {REGENERATE}")
+    return recipes[0]
+
+
+def src_uri_files(text: str) -> list[tuple[str, str]]:
+    """Every file:// entry as (name, parameters)."""
+    return re.findall(r"^\s+file://([^;\s]+)(\S*) \\$", text, re.MULTILINE)
+
+
+class CratesTest(unittest.TestCase):
+    """Crate by crate and checksum by checksum, in both directions."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.recipe = find_recipe().read_text()
+        packages = load(SERVICE / "Cargo.lock")["package"]
+        assert isinstance(packages, list)
+        cls.packages = packages
+        cls.locked: dict[Crate, str] = {(p["name"], p["version"]): p["checksum"] for p in packages if from_registry(p)}
+        cls.uris: list[Crate] = re.findall(r"^\s+crate://[^/\s]+/([^/\s]+)/(\S+) \\$", cls.recipe, re.MULTILINE)
+        cls.sums: list[tuple[str, str]] = re.findall(
+            r'^SRC_URI\[(\S+)\.sha256sum\] = "([0-9a-f]{64})"$', cls.recipe, re.MULTILINE
+        )
+
+    def test_lock_holds_only_registry_crates(self) -> None:
+        # A git or path dependency would need a SRC_URI that this test does not know.
+        other = [p["name"] for p in self.packages if not from_registry(p)]
+        self.assertEqual(other, ["edgeweb"], "service/Cargo.lock has packages that are not from the registry")
+
+    def test_every_locked_crate_is_fetched(self) -> None:
+        self.assertGreater(len(self.locked), 0)
+        missing = sorted(set(self.locked) - set(self.uris))
+        self.assertEqual(missing, [], f"in service/Cargo.lock but not in the recipe; {REGENERATE}")
+
+    def test_nothing_else_is_fetched(self) -> None:
+        extra = sorted(set(self.uris) - set(self.locked))
+        self.assertEqual(extra, [], f"in the recipe but not in service/Cargo.lock; {REGENERATE}")
+
+    def test_no_crate_is_named_twice(self) -> None:
+        self.assertEqual(len(self.uris), len(set(self.uris)))
+        self.assertEqual(len(self.sums), len({name for name, _ in self.sums}))
+
+    def test_no_line_escapes_these_tests(self) -> None:
+        code = re.sub(r"^#.*$", "", self.recipe, flags=re.MULTILINE)
+        self.assertEqual(code.count("://"), len(self.uris) + len(["LICENSE-MIT", "HOMEPAGE"]))
+        self.assertEqual(code.count("SRC_URI["), len(self.sums))
+
+    def test_checksums_are_the_locks(self) -> None:
+        wanted = {f"{name}-{version}": checksum for (name, version), checksum in self.locked.items()}
+        self.assertEqual(dict(self.sums), wanted, REGENERATE)
+
+
+class RecipeTest(unittest.TestCase):
+    """What else the generator took from the crate."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.path = find_recipe()
+        cls.recipe = cls.path.read_text()
+        package = load(SERVICE / "Cargo.toml")["package"]
+        assert isinstance(package, dict)
+        cls.package = package
+
+    def test_version(self) -> None:
+        self.assertEqual(self.path.name, f"edgeweb_{self.package['version']}.bb", REGENERATE)
+
+    def test_licence(self) -> None:
+        self.assertIn(f'\nLICENSE = "{self.package["license"]}"\n', self.recipe)
+        digest = hashlib.md5((SERVICE / "LICENSE-MIT").read_bytes(), usedforsecurity=False).hexdigest()
+        self.assertIn(f"file://LICENSE-MIT;md5={digest} ", self.recipe, REGENERATE)
+
+    def test_home_page(self) -> None:
+        # Also says that the generator saw no git remote: its address would be in SRC_URI.
+        self.assertIn(f'\nHOMEPAGE = "{self.package["repository"]}"\n', self.recipe, REGENERATE)
+        self.assertIn('\nSRC_URI += ""\nSRCREV = ""\n', self.recipe, REGENERATE)
+
+    def test_generated_and_not_edited(self) -> None:
+        self.assertTrue(self.recipe.startswith("# Auto-Generated by cargo-bitbake "))
+        self.assertTrue(self.recipe.endswith("\ninclude edgeweb-${PV}.inc\ninclude edgeweb.inc\n"))
+
+
+class IncludeTest(unittest.TestCase):
+    """What edgeweb.inc names is there."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.text = (RECIPES / "edgeweb.inc").read_text()
+        cls.files = src_uri_files(cls.text)
+        cls.sources = [name for name, parameters in cls.files if parameters == ";subdir=${BP}"]
+        cls.beside = [name for name, parameters in cls.files if parameters == ""]
+
+    def test_every_file_is_understood(self) -> None:
+        self.assertEqual(self.text.count("file://"), len(self.sources) + len(self.beside))
+        self.assertGreater(len(self.sources), 0)
+        self.assertGreater(len(self.beside), 0)
+
+    def test_sources_exist(self) -> None:
+        for name in self.sources:
+            with self.subTest(name):
+                path = SERVICE / name
+                self.assertTrue(path.exists(), f"{path} is named in edgeweb.inc")
+                self.assertFalse(path.is_dir() and not any(path.iterdir()), f"{path} is empty: git does not keep it")
+
+    def test_nothing_is_forgotten(self) -> None:
+        there = {path.name for path in SERVICE.iterdir() if not path.name.startswith(".")}
+        unknown = sorted(there - set(self.sources) - NOT_BUILT)
+        self.assertEqual(unknown, [], "name it in SRC_URI in edgeweb.inc, or in NOT_BUILT in this test")
+
+    def test_target_is_not_a_source(self) -> None:
+        self.assertFalse(({".", ""} | NOT_BUILT) & set(self.sources), "build output would be copied and hashed")
+
+    def test_service_files_exist(self) -> None:
+        for name in self.beside:
+            with self.subTest(name):
+                self.assertTrue((RECIPES / "files" / name).is_file())
+                self.assertFalse((SERVICE / name).exists(), "service/ is searched first")
+
+    def test_no_service_file_is_forgotten(self) -> None:
+        self.assertEqual(sorted(self.beside), sorted(p.name for p in (RECIPES / "files").iterdir()))
+
+    def test_installed_files_are_fetched(self) -> None:
+        for name in re.findall(r"\$\{UNPACKDIR\}/(edgeweb\.\w+)", self.text):
+            self.assertIn(name, self.beside)
+
+    def test_features_exist(self) -> None:
+        manifest = load(SERVICE / "Cargo.toml")
+        features = manifest["features"]
+        assert isinstance(features, dict)
+        mapped = dict(re.findall(r'^PACKAGECONFIG\[(\S+)\] = "--features=([^"]+)"$', self.text, re.MULTILINE))
+        self.assertEqual(len(mapped), self.text.count("PACKAGECONFIG["))
+        for option, feature in mapped.items():
+            self.assertEqual(option, feature)
+            self.assertIn(feature, features, "edgeweb.inc offers a feature that Cargo.toml does not have")
+        # --no-default-features stands in edgeweb.inc, so a default feature that is not mapped would be lost.
+        self.assertLessEqual(set(features["default"]), set(mapped), "a default feature is not in edgeweb.inc")
+
+    def test_targets_name_their_path(self) -> None:
+        """Cargo looks for the file of one that does not, even when it is not built, and the recipe leaves it out."""
+        manifest = load(SERVICE / "Cargo.toml")
+        for kind in ("example", "test", "bench"):
+            targets = manifest.get(kind, [])
+            assert isinstance(targets, list)
+            for target in targets:
+                self.assertIn("path", target, f"[[{kind}]] {target['name']} in Cargo.toml")
+
+    def test_named_sources_are_a_whole_crate(self) -> None:
+        """Cargo accepts the crate with only what the recipe copies: nothing that Cargo.toml names is missing."""
+        cargo = shutil.which("cargo")
+        self.assertIsNotNone(cargo, "cargo is not on the PATH; install Rust and run this again")
+        assert cargo is not None
+        with tempfile.TemporaryDirectory() as folder:
+            for name in self.sources:
+                source = SERVICE / name
+                if source.is_dir():
+                    shutil.copytree(source, Path(folder) / name)
+                else:
+                    shutil.copy(source, folder)
+            command = [cargo, "metadata", "--no-deps", "--offline", "--format-version", "1"]
+            result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+            self.assertEqual(result.returncode, 0, result.stderr)
+
+
+class UpdateRecipeTest(unittest.TestCase):
+    """scripts/update-recipe says what is wrong in one line."""
+
+    def run_script(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [str(ROOT / "scripts" / "update-recipe"), *arguments]
+        env = {name: value for name, value in os.environ.items() if name != "CARGO_BITBAKE"} | environment
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    def test_help(self) -> None:
+        result = self.run_script("--help")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("--check", result.stdout)
+        self.assertIn("cargo install --git", result.stdout)
+
+    def test_unknown_argument(self) -> None:
+        result = self.run_script("--chekc")
+        self.assertEqual(result.returncode, 2)
+        self.assertRegex(result.stderr, r"\Aupdate-recipe: unknown argument '--chekc'.*\n\Z")
+
+    def test_no_generator(self) -> None:
+        result = self.run_script("--check", CARGO_BITBAKE="/nonexistent/cargo-bitbake")
+        self.assertEqual(result.returncode, 1)
+        self.assertRegex(result.stderr, r"\Aupdate-recipe: no /nonexistent/cargo-bitbake; .*--help.*\n\Z")
+
+
+if __name__ == "__main__":
+    unittest.main()
