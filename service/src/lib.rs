@@ -48,3 +48,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const TARGET: &str = env!("EDGEWEB_TARGET");
 /// The features that this crate was built with, separated by spaces.
 pub const FEATURES: &str = env!("EDGEWEB_FEATURES");
+
+/// The Rust in the README, compiled with the other examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,0 +1,233 @@
+"""`scripts/test`: every test of the project, in steps that go on when one of them fails."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICE = ROOT / "service"
+VENV = ROOT / "build" / "venv"
+STEP_LIMIT = 2400  # s; a step that takes longer has hung
+
+CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
+UNITTEST_RAN = re.compile(r"^Ran (\d+) tests? in ", re.MULTILINE)
+UNITTEST_BAD = re.compile(r"(failures|errors|skipped|unexpected successes)=(\d+)")
+
+
+@dataclass
+class Result:
+    passed: int
+    failed: int
+
+
+@dataclass
+class Step:
+    name: str
+    about: str
+    packages: tuple[str, ...]
+    run: Callable[[], list[Result]]
+
+
+def call(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Runs a command, shows what it says as it says it, and returns its status and its words."""
+    words = [str(word) for word in command]
+    print(f"    $ {' '.join(words)}", flush=True)
+    said: list[str] = []
+    with subprocess.Popen(
+        words,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                print(f"    {line}", end="", flush=True)
+                said.append(line)
+            status = process.wait(STEP_LIMIT)
+        except BaseException:
+            process.terminate()
+            raise
+    return status, "".join(said)
+
+
+def check(*command: str | Path, cwd: Path = ROOT) -> Result:
+    """A command that is one test: it passes with status 0."""
+    status, _ = call(*command, cwd=cwd)
+    return Result(1, 0) if status == 0 else Result(0, 1)
+
+
+def cargo_test(*arguments: str) -> Result:
+    status, said = call("cargo", "test", "--locked", "--no-fail-fast", *arguments, cwd=SERVICE)
+    counts = [tuple(map(int, counts)) for counts in CARGO_RESULT.findall(said)]
+    passed = sum(count[0] for count in counts)
+    # An ignored test would be one that nobody runs.
+    failed = sum(count[1] + count[2] for count in counts)
+    # A crate that does not compile has no result lines at all.
+    return Result(passed, failed if status == 0 or failed else 1)
+
+
+def unittests(python: str | Path, folder: str) -> Result:
+    status, said = call(python, "-m", "unittest", "discover", "-v", "-s", folder, "-t", ".")
+    ran = UNITTEST_RAN.search(said)
+    if ran is None or int(ran[1]) == 0:
+        return Result(0, 1)
+    bad = sum(int(count) for _, count in UNITTEST_BAD.findall(said[ran.end() :]))
+    if status != 0 and bad == 0:
+        bad = 1
+    return Result(max(int(ran[1]) - bad, 0), bad)
+
+
+def venv_python() -> Path:
+    """A Python with what the layer's tests need, as tests/requirements.txt pins it."""
+    python = VENV / "bin" / "python"
+    wanted = (ROOT / "tests" / "requirements.txt").read_text()
+    stamp = VENV / "requirements.txt"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return python
+    shutil.rmtree(VENV, ignore_errors=True)
+    for command in (
+        [sys.executable, "-m", "venv", VENV],
+        [python, "-m", "pip", "install", "--quiet", "-r", "tests/requirements.txt"],
+    ):
+        status, _ = call(*command)
+        if status != 0:
+            raise StepError("the Python packages of tests/requirements.txt cannot be installed")
+    stamp.write_text(wanted)
+    return python
+
+
+class StepError(Exception):
+    """A step that cannot run; its text says why."""
+
+
+def style() -> list[Result]:
+    scripts = [path for path in sorted((ROOT / "scripts").iterdir()) if path.is_file()]
+    shell = [path for path in scripts if path.read_bytes().startswith(b"#!/usr/bin/env bash")]
+    shell += [*sorted((ROOT / "scripts" / "lib").glob("*.sh")), ROOT / ".ci" / "run"]
+    python = venv_python()
+    return [
+        check("cargo", "fmt", "--check", cwd=SERVICE),
+        check("shellcheck", "--external-sources", *shell),
+        check(python, "-m", "ruff", "check", "scripts", "tests"),
+        check(python, "-m", "ruff", "format", "--check", "scripts", "tests"),
+    ]
+
+
+def clippy() -> list[Result]:
+    # The features that a recipe may leave out: none, and all but systemd (an image with sysvinit).
+    choices: list[list[str]] = [[], ["--no-default-features"], ["--no-default-features", "--features=overlay,syslog"]]
+    lint = ["cargo", "clippy", "--locked", "--all-targets"]
+    return [check(*lint, *choice, "--", "--deny=warnings", cwd=SERVICE) for choice in choices]
+
+
+STEPS = [
+    Step("style", "formatting and the linters of shell and Python", ("shellcheck", "python3-venv"), style),
+    Step("clippy", "the Rust linter, with every warning an error", ("gcc", "libc6-dev"), clippy),
+    Step(
+        "service",
+        "the crate: unit tests, the real binary over real sockets, the examples",
+        ("gcc", "libc6-dev", "procps", "rsyslog", "systemd"),
+        lambda: [cargo_test()],
+    ),
+    Step(
+        "pages",
+        "the page in a real browser",
+        ("gcc", "libc6-dev", "chromium"),
+        lambda: [check("cargo", "build", "--locked", cwd=SERVICE), unittests(sys.executable, "tests/pages")],
+    ),
+    Step(
+        "layer",
+        "recipe, kas files, init script, unit, lint",
+        ("busybox-static", "gcc", "git", "libc6-dev", "python3-venv", "shellcheck", "systemd"),
+        lambda: [unittests(venv_python(), "tests/layer")],
+    ),
+    Step(
+        "device",
+        "the ARM binary, and the service in an ARM machine",
+        ("binutils", "e2fsprogs", "file", "openssh-client", "qemu-system-arm"),
+        lambda: [check("scripts/build-arm"), unittests(sys.executable, "tests/device")],
+    ),
+    Step(
+        "readme",
+        "the commands in the README, as they stand there",
+        ("binutils", "e2fsprogs", "git", "openssh-client", "qemu-system-arm"),
+        lambda: [unittests(sys.executable, "tests/readme")],
+    ),
+]
+
+
+def ensure_packages(packages: tuple[str, ...]) -> None:
+    """Installs them, or says the one command that does; by the function that all scripts use."""
+    script = 'root=$1; shift; source "$root/scripts/lib/host_packages.sh"; ensure_packages "run this test" "$@"'
+    status, _ = call("bash", "-euo", "pipefail", "-c", script, "test", ROOT, *packages)
+    if status != 0:
+        raise StepError("packages are missing, see above")
+
+
+def run_step(step: Step) -> Result:
+    began = time.monotonic()
+    print(f"\n==> {step.name}: {step.about}", flush=True)
+    try:
+        ensure_packages(step.packages)
+        results = step.run()
+    except (StepError, OSError, subprocess.TimeoutExpired) as error:
+        print(f"    this step cannot run: {error}", flush=True)
+        results = [Result(0, 1)]
+    total = Result(sum(result.passed for result in results), sum(result.failed for result in results))
+    seconds = time.monotonic() - began
+    print(f"==> {step.name}: {total.passed} passed, {total.failed} failed ({seconds:.0f} s)", flush=True)
+    return total
+
+
+def arguments() -> argparse.Namespace:
+    steps = "\n".join(f"  {step.name:<8} {step.about}" for step in STEPS)
+    parser = argparse.ArgumentParser(
+        prog="scripts/test",
+        description="Runs every test, or the named steps, and installs what they need when you are root.",
+        epilog=f"steps:\n{steps}\n\nExit status: 0 everything passed, 1 something failed, 2 wrong usage.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("step", nargs="*", help="a step to run; all of them when none is named")
+    chosen = parser.parse_args()
+    for name in chosen.step:
+        if name not in {step.name for step in STEPS}:
+            parser.error(f"there is no step {name}; see scripts/test --help")
+    return chosen
+
+
+def main() -> int:
+    chosen = arguments().step
+    if shutil.which("cargo") is None:
+        print("test: there is no cargo on the PATH; install Rust 1.90 or newer (rustup.rs)", file=sys.stderr)
+        return 1
+    began = time.monotonic()
+    results = {step.name: run_step(step) for step in STEPS if not chosen or step.name in chosen}
+    print(f"\n==> {time.monotonic() - began:.0f} s in all")
+    for name, result in results.items():
+        print(f"{name:<8} {'ok' if result.failed == 0 else 'FAILED'}")
+    passed = sum(result.passed for result in results.values())
+    failed = sum(result.failed for result in results.values())
+    print(f"{passed} passed, {failed} failed")
+    return 0 if failed == 0 else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\ntest: stopped by ctrl-C", file=sys.stderr)
+        sys.exit(130)
