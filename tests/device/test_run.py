@@ -1,0 +1,187 @@
+"""`scripts/run`, as a person types it: the check, the ways to stop it, and everything that can be wrong.
+
+python3 -m unittest -v tests.device.test_run
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+from scripts.lib import armroot, check, debian_armhf, ssh_keys
+from scripts.lib.machine import Answer, Machine, Setup
+from scripts.lib.run import CACHE
+from scripts.lib.steps import Failure, require_space
+from tests.device.support import BINARY, LONG, ROOT, build_binary, machines_in, until
+
+RUN = ROOT / "scripts" / "run"
+
+
+def setUpModule() -> None:
+    build_binary()
+
+
+def run(*arguments: str | Path, timeout: float = LONG) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [RUN, *arguments], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
+    )
+
+
+class Canned:
+    """A service that answers as it was told."""
+
+    def __init__(self, answers: dict[str, Answer]) -> None:
+        self._answers = answers
+
+    def get(self, path: str) -> Answer:
+        return self._answers[path]
+
+
+class TheCommand(unittest.TestCase):
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="edgeweb-run-"))
+        self.addCleanup(shutil.rmtree, self.directory)
+
+    def fails(self, result: subprocess.CompletedProcess[str], status: int, *pieces: str) -> None:
+        self.assertEqual(result.returncode, status, result.stderr)
+        self.assertEqual(len(result.stderr.strip().splitlines()), 1, result.stderr)
+        for piece in pieces:
+            self.assertIn(piece, result.stderr)
+
+    def started(self, *arguments: str) -> subprocess.Popen[str]:
+        argv = [RUN, "--binary", BINARY, "--directory", self.directory, "--port", "0", "--port", "ssh=0", *arguments]
+        process = subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        self.addCleanup(self.end, process)
+        return process
+
+    @staticmethod
+    def end(process: subprocess.Popen[str]) -> None:
+        process.kill()
+        process.wait()
+        assert process.stdout
+        process.stdout.close()
+
+    def test_check_says_by_its_exit_status_that_all_is_well(self) -> None:
+        result = run("--check", "--binary", BINARY, "--directory", self.directory)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertEqual(result.stdout.splitlines(), ["ok: GET /health", "ok: GET /"])
+        self.assertEqual(machines_in(self.directory), [])
+
+    def test_check_tells_a_wrong_answer_from_a_right_one(self) -> None:
+        page, health = Answer(200, "text/html", b"<!doctype html>"), Answer(200, "application/json", b'{"status":"ok"}')
+        wrong = {
+            "/health": [
+                Answer(503, health.content_type, health.body),
+                Answer(200, "text/html", b"ok"),
+                Answer(200, "application/json", b"{}"),
+            ],
+            "/": [
+                Answer(404, "text/html", page.body),
+                Answer(200, "text/plain", page.body),
+                Answer(200, "text/html", b""),
+            ],
+        }
+        silence = contextlib.redirect_stdout(io.StringIO())
+        with silence:
+            self.assertEqual(check.report(Canned({"/health": health, "/": page})), 0)
+        for path, answers in wrong.items():
+            for answer in answers:
+                with self.subTest(path=path, answer=answer), silence:
+                    self.assertEqual(check.report(Canned({"/health": health, "/": page, path: answer})), 1)
+
+    def test_check_fails_when_the_service_does_not_start(self) -> None:
+        broken = self.directory / "broken"
+        broken.write_text("#!/bin/sh\nexit 1\n")
+        result = run("--check", "--binary", broken, "--directory", self.directory, "--timeout", "20")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("does not answer on port", result.stderr)
+        self.assertEqual(machines_in(self.directory), [])
+
+    def test_boots_an_image_and_leaves_it_as_it_is(self) -> None:
+        image = self.directory / "small.cpio.gz"
+        root = self.directory / "root"
+        armroot.write_root(root, debian_armhf.fetch(CACHE), BINARY, *ssh_keys.make_keys(self.directory))
+        image.write_bytes(gzip.compress(root.read_bytes(), 1))
+        before = image.read_bytes()
+        result = run("--check", "--image", image, "--directory", self.directory / "machine")
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertEqual(image.read_bytes(), before)
+
+    def test_a_taken_port_is_named(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = other.getsockname()[1]
+            result = run("--binary", BINARY, "--directory", self.directory, "--port", str(port), "--port", "ssh=0")
+        self.fails(result, 1, f"port {port} on 127.0.0.1 is taken", f"pid {os.getpid()}", "--port http=")
+
+    def test_no_such_image(self) -> None:
+        missing = self.directory / "missing.ext4"
+        self.fails(run("--image", missing), 1, f"no such image: {missing}")
+
+    def test_something_that_is_no_image(self) -> None:
+        self.fails(run("--image", RUN), 1, "is no image that can be booted")
+
+    def test_wrong_usage(self) -> None:
+        self.fails(run("--port", "99999"), 2, "--port 99999")
+        self.fails(run("--bogus"), 2, "--bogus", "--help")
+
+    def test_no_qemu_on_the_path(self) -> None:
+        machine = Machine(Setup(self.directory, BINARY, BINARY, ()))
+        path = os.environ["PATH"]
+        self.addCleanup(os.environ.__setitem__, "PATH", path)
+        os.environ["PATH"] = str(self.directory)
+        with self.assertRaisesRegex(Exception, "qemu-system-arm is not installed"):
+            machine.start()
+
+    def test_no_room_on_the_disk(self) -> None:
+        with self.assertRaisesRegex(Failure, r"not enough disk space in .*: \d+ MiB needed, \d+ MiB free"):
+            require_space(self.directory, 1 << 60, "for this test")
+
+    def stops_on(self, number: signal.Signals) -> None:
+        process = self.started()
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("  stop"):
+                break
+        (machine,) = machines_in(self.directory)
+        os.kill(process.pid, number)
+        self.assertEqual(process.wait(60), 128 + number)
+        self.assertEqual(machines_in(self.directory), [], f"QEMU {machine} is left behind")
+        self.assertEqual([path.name for path in self.directory.iterdir() if path.name.endswith(".new")], [])
+
+    def test_ctrl_c_leaves_no_process(self) -> None:
+        self.stops_on(signal.SIGINT)
+
+    def test_sigterm_while_booting_leaves_no_process(self) -> None:
+        process = self.started()
+        until(lambda: machines_in(self.directory), "a QEMU that boots")
+        process.terminate()
+        self.assertEqual(process.wait(60), 128 + signal.SIGTERM)
+        self.assertEqual(machines_in(self.directory), [])
+
+    def test_being_killed_leaves_no_process(self) -> None:
+        process = self.started()
+        until(lambda: machines_in(self.directory), "a QEMU that boots")
+        process.kill()
+        process.wait()
+        until(lambda: not machines_in(self.directory), "the end of QEMU with its parent")
+
+    def test_two_machines_do_not_share_a_disk(self) -> None:
+        self.started()
+        until(lambda: machines_in(self.directory), "a QEMU that boots")
+        second = run("--binary", BINARY, "--directory", self.directory, "--port", "0", "--port", "ssh=0")
+        self.fails(second, 1, "a machine already runs on the disk in", "pid")
+
+
+if __name__ == "__main__":
+    unittest.main()
