@@ -19,7 +19,7 @@ FILES = LAYER / "recipes-edgeweb" / "edgeweb" / "files"
 # never edited, so they cannot be put right there; in every other file they count.
 GENERATED = {
     "oelint.file.includenotfound": "edgeweb-${PV}.inc is optional",
-    "oelint.file.requireinclude": "the generator writes include; tests/layer/test_recipe.py sees that edgeweb.inc is there",
+    "oelint.file.requireinclude": "the generator writes include; test_recipe.py sees that edgeweb.inc is there",
     "oelint.newline.consecutive": "an empty PV:append",
     "oelint.var.order.LIC_FILES_CHKSUM": "the generator's order",
     "oelint.var.order.SRC_URI": "the generator's order",
