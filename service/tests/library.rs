@@ -313,7 +313,11 @@ fn a_check_that_hangs_or_panics_fails_and_is_not_started_twice() {
     for _ in 0..2 {
         let start = Instant::now();
         let answer = get(running.address, "/health/ready", &[]);
-        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(6),
+            "{:?}",
+            start.elapsed()
+        );
         assert_eq!(answer.status, 503);
         assert_eq!(answer.json()["checks"][1]["reason"], "no answer after 2 s");
         assert_eq!(answer.json()["checks"][2]["reason"], "the check panicked");
@@ -374,6 +378,44 @@ fn draining_ends_at_its_limit() {
         start.elapsed()
     );
     assert!(start.elapsed() < PATIENCE);
+    assert!(is_closed(&mut stuck));
+}
+
+#[test]
+fn an_answer_that_is_still_on_its_way_is_not_cut_off() {
+    async fn large() -> Vec<u8> {
+        vec![b'x'; 16 << 20]
+    }
+    let group = RouteGroup::new("large").get(Role::Guest, "/large", large);
+    let running = start(|_| {}, |builder| builder.routes(group));
+    let mut stream = connect(running.address);
+    let text = b"GET /api/public/large HTTP/1.1\r\nhost: a\r\n\r\n";
+    stream.write_all(text).unwrap();
+    stream.read_exact(&mut [0; 10]).unwrap();
+    running.handle.begin_stop();
+    thread::sleep(Duration::from_millis(1500));
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert!(all.len() > 16 << 20, "{}", all.len());
+    running.handle.wait().unwrap();
+}
+
+#[test]
+fn stopping_at_once_does_not_wait_for_what_a_reload_left_behind() {
+    let running = start(
+        |config| config.server.drain_seconds = 3600,
+        |builder| builder.routes(routes()),
+    );
+    let mut stuck = connect(running.address);
+    stuck
+        .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    thread::sleep(Duration::from_millis(200));
+    let mut changed = config(&running.directory);
+    changed.server.drain_seconds = 3600;
+    running.handle.reload(changed).unwrap();
+    running.handle.stop_now();
+    running.handle.wait().unwrap();
     assert!(is_closed(&mut stuck));
 }
 

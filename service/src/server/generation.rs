@@ -123,15 +123,35 @@ impl Generation {
         sleep(POLL).await;
     }
 
-    /// Lets what is being served come to its end until `deadline`, and stops. Returns how many
-    /// connections were cut off.
-    pub(super) async fn retire(self, deadline: Instant) -> usize {
+    /// Closes the connections on which nothing is being served, now and from now on.
+    pub(super) fn close_idle(&self) {
         self.close_idle.send_replace(true);
-        while self.open_connections() > 0 && Instant::now() < deadline {
+    }
+
+    /// Waits until every connection is closed.
+    pub(super) async fn no_connections(&self) {
+        while self.open_connections() > 0 {
             sleep(POLL).await;
         }
+    }
+
+    /// After a reload: lets what is being served come to its end until `deadline`, and stops.
+    pub(super) async fn retire(self, deadline: Instant, core: Arc<Core>) -> usize {
+        self.close_idle();
+        while self.open_connections() > 0
+            && Instant::now() < deadline
+            && !core.lifecycle.is_hurried()
+        {
+            sleep(POLL).await;
+        }
+        self.stop().await
+    }
+
+    /// Stops at once. Returns how many connections were cut off.
+    pub(super) async fn stop(self) -> usize {
         let cut_off = self.open_connections();
         self.handle.stop(false).await;
+        // Only this stop makes it end; the main loop no longer waits for it.
         let _ = self.running.await;
         cut_off
     }

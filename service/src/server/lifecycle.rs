@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 pub(crate) struct Lifecycle {
     started: Instant,
     draining: AtomicBool,
+    hurried: AtomicBool,
     in_flight: AtomicUsize,
     /// Told whenever the count falls to zero.
     idle: Notify,
@@ -19,6 +20,7 @@ impl Lifecycle {
         Self {
             started: Instant::now(),
             draining: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             idle: Notify::new(),
         }
@@ -35,6 +37,15 @@ impl Lifecycle {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Waiting is over: what is not finished now is cut off.
+    pub(crate) fn hurry(&self) {
+        self.hurried.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::SeqCst)
     }
 
     pub(crate) fn request_started(&self) {

@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use tokio::sync::{mpsc as async_mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, timeout_at};
+use tokio::time::{Instant, interval, sleep_until};
 
 use super::endpoints::{self, Endpoint};
 use super::generation::Generation;
@@ -17,9 +17,6 @@ use super::service_manager::ServiceManager;
 use super::{Command, Core, End, ReloadError, ServeError, ServerHandle, StartError};
 use crate::config::Config;
 use crate::{control, logging};
-
-/// Time for idle connections to close after the last answer was given, at least.
-const CLOSE: Duration = Duration::from_secs(1);
 
 /// Binds the sockets on the caller's thread, so that errors are its errors, and starts the rest.
 pub(super) fn start(
@@ -250,7 +247,11 @@ impl Running {
         if config.server.runtime_dir != self.config.server.runtime_dir {
             return Err(ReloadError::RuntimeDir);
         }
-        let new_listener = if config.http == self.config.http || self.listeners[0].passed {
+        let passed = self.listeners.iter().any(|listener| listener.passed);
+        let new_listener = if config.http == self.config.http {
+            None
+        } else if passed {
+            log::warn!("what the table http says is not used: systemd passes the sockets");
             None
         } else {
             Some(listeners::bind_http(&config.http).map_err(StartError::from)?)
@@ -267,8 +268,10 @@ impl Running {
                 let old = std::mem::replace(generation, new);
                 old.stop_accepting().await;
                 let deadline = Instant::now() + self.config.server.drain();
+                let core = Arc::clone(&self.core);
                 self.retiring.retain(|retiring| !retiring.is_finished());
-                self.retiring.push(actix_rt::spawn(old.retire(deadline)));
+                self.retiring
+                    .push(actix_rt::spawn(old.retire(deadline, core)));
                 Ok(())
             }
             Err(error) => {
@@ -299,25 +302,28 @@ impl Running {
                 limit.as_secs()
             );
         }
-        let drained = async {
-            tokio::select! {
-                () = self.core.lifecycle.no_requests() => {}
-                () = stop_now(&mut requests) => {}
+        let mut retiring = std::mem::take(&mut self.retiring);
+        let done = async {
+            self.core.lifecycle.no_requests().await;
+            generation.stop_accepting().await;
+            generation.close_idle();
+            // Answers that were given may still be on their way.
+            generation.no_connections().await;
+            while let Some(old) = retiring.last_mut() {
+                // How many connections it cut off is nobody's question any more.
+                let _ = old.await;
+                retiring.pop();
             }
         };
-        // Reaching the limit is an end as well; what is left is counted below.
-        let _ = timeout_at(deadline, drained).await;
+        tokio::select! {
+            () = done => {}
+            () = stop_now(&mut requests) => {}
+            () = sleep_until(deadline) => {}
+        }
         let left = self.core.lifecycle.requests();
-        let close = if left > 0 {
-            Instant::now()
-        } else {
-            deadline.min(Instant::now() + CLOSE)
-        };
-        let mut retiring = std::mem::take(&mut self.retiring);
-        generation.stop_accepting().await;
-        let cut_off = generation.retire(close).await;
-        for old in &mut retiring {
-            // It has the same deadline or an earlier one.
+        self.core.lifecycle.hurry();
+        let cut_off = generation.stop().await;
+        for old in retiring {
             let _ = old.await;
         }
         self.withdraw();
@@ -327,7 +333,7 @@ impl Running {
                 limit.as_secs()
             );
         } else if cut_off > 0 {
-            log::info!("stopped; {cut_off} idle connections were cut off");
+            log::warn!("stopped; {cut_off} connections were cut off");
         } else {
             log::info!("stopped");
         }
