@@ -44,6 +44,16 @@ fn start(
     }
 }
 
+impl Running {
+    /// Waits for the end, but not for ever.
+    fn wait(&self) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let handle = self.handle.clone();
+        thread::spawn(move || tell.send(handle.wait()));
+        told.recv_timeout(PATIENCE).expect("the end").unwrap();
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.handle.stop_now();
@@ -93,7 +103,7 @@ fn start_returns_at_once_and_the_caller_is_told_the_addresses() {
     assert!(std::net::TcpStream::connect(running.address).is_err());
     // Everything may be asked again of a service that has ended.
     running.handle.stop().unwrap();
-    running.handle.wait().unwrap();
+    running.wait();
     assert!(running.handle.reload(Config::default()).is_err());
 }
 
@@ -355,7 +365,7 @@ fn draining_finishes_what_is_served_refuses_what_is_new_and_says_so() {
     assert_eq!((answer.status, answer.text()), (200, "slow, but here"));
     assert_eq!(answer.header("connection"), Some("close"));
     assert!(is_closed(&mut slow));
-    running.handle.wait().unwrap();
+    running.wait();
     assert!(std::net::TcpStream::connect(running.address).is_err());
 }
 
@@ -397,7 +407,7 @@ fn an_answer_that_is_still_on_its_way_is_not_cut_off() {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
     assert!(all.len() > 16 << 20, "{}", all.len());
-    running.handle.wait().unwrap();
+    running.wait();
 }
 
 #[test]
@@ -415,7 +425,7 @@ fn stopping_at_once_does_not_wait_for_what_a_reload_left_behind() {
     changed.server.drain_seconds = 3600;
     running.handle.reload(changed).unwrap();
     running.handle.stop_now();
-    running.handle.wait().unwrap();
+    running.wait();
     assert!(is_closed(&mut stuck));
 }
 
@@ -433,7 +443,7 @@ fn a_second_wish_to_stop_is_not_kept_waiting() {
     running.handle.begin_stop();
     thread::sleep(Duration::from_millis(200));
     running.handle.stop_now();
-    running.handle.wait().unwrap();
+    running.wait();
     assert!(is_closed(&mut stuck));
 }
 

@@ -167,3 +167,53 @@ fn a_keep_alive_client_survives_a_reload_by_connecting_again() {
     assert!(is_closed(&mut stream));
     assert_eq!(service.get("/health").status, 200);
 }
+
+#[test]
+fn sighup_takes_a_new_log_filter_over() {
+    let service = Service::start("");
+    service.get("/before");
+    service.wait_for_log("GET /before 404");
+    let text = common::config_text(service.directory.path(), "")
+        .replace("debug,actix_server=warn", "info,actix_server=warn");
+    service.directory.write("edgeweb.toml", text);
+    service.signal("HUP");
+    service.wait_for_log("the new configuration is in force");
+    service.get("/after");
+    service.write_config("");
+    service.signal("HUP");
+    eventually("the second reload", || {
+        let count = service
+            .log()
+            .matches("the new configuration is in force")
+            .count();
+        (count == 2).then_some(())
+    });
+    service.get("/again");
+    service.wait_for_log("GET /again 404");
+    assert!(!service.log().contains("GET /after"), "{}", service.log());
+}
+
+/// A client that takes nothing of a large file keeps its request open.
+#[cfg(feature = "overlay")]
+#[test]
+fn a_second_sigterm_does_not_wait() {
+    let directory = common::TempDir::new();
+    directory.write("www/large", vec![b'x'; 64 << 20]);
+    let www = directory.path().join("www");
+    let more = format!(
+        "overlay.enabled = true\noverlay.directory = {www:?}\n\
+         server.drain_seconds = 3600\nlimits.write_seconds = 3600"
+    );
+    let mut service = Service::start_in(directory, &more, |_| {});
+    let mut stream = connect(service.address);
+    stream
+        .write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
+        .unwrap();
+    std::io::Read::read_exact(&mut stream, &mut [0; 10]).unwrap();
+    service.signal("TERM");
+    service.wait_for_log("draining: 1 requests are being served");
+    assert!(service.has_ended().is_none());
+    service.signal("TERM");
+    assert!(service.wait().success());
+    assert!(service.log().contains("SIGTERM again"), "{}", service.log());
+}
