@@ -72,7 +72,7 @@ class ReadmeTest(unittest.TestCase):
             pass
 
     def test_every_folder_that_it_names_exists(self) -> None:
-        tree = README.split("## What is where")[1].split("```")[1]
+        tree = README.split("## What is where")[1].split("```")[1].removeprefix("text")
         parent = ""
         for line in filter(str.strip, tree.splitlines()):
             inside = line.startswith(" ")
