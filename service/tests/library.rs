@@ -61,13 +61,21 @@ impl Drop for Running {
     }
 }
 
-async fn slow() -> &'static str {
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    "slow, but here"
-}
+/// Knows when a slow handler has begun its work.
+#[derive(Clone, Default)]
+struct Entered(Arc<AtomicUsize>);
 
-async fn stuck() -> &'static str {
-    std::future::pending().await
+impl Entered {
+    fn note(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Waits until a handler has been entered since the last time.
+    fn wait(&self) {
+        eventually("the handler is entered", || {
+            (self.0.swap(0, Ordering::SeqCst) > 0).then_some(())
+        });
+    }
 }
 
 async fn faulty() -> &'static str {
@@ -85,10 +93,20 @@ async fn echo(body: Bytes) -> Bytes {
     body
 }
 
-fn routes() -> RouteGroup {
+fn routes(entered: &Entered) -> RouteGroup {
+    let (slow, stuck) = (entered.clone(), entered.clone());
     RouteGroup::new("test")
-        .get(Role::Guest, "/slow", slow)
-        .get(Role::Guest, "/stuck", stuck)
+        .get(Role::Guest, "/slow", move || {
+            slow.note();
+            async {
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                "slow, but here"
+            }
+        })
+        .get(Role::Guest, "/stuck", move || {
+            stuck.note();
+            std::future::pending::<&'static str>()
+        })
         .get(Role::Guest, "/faulty", faulty)
         .get(Role::Guest, "/faulty-later", faulty_later)
         .post(Role::Guest, "/echo", echo)
@@ -202,7 +220,7 @@ fn routes_get_their_parameters_bodies_and_problems() {
     let group = RouteGroup::new("motor")
         .get(Role::Guest, "/motor/{n}", speed)
         .put(Role::Guest, "/motor/{n}", set)
-        .get(Role::Admin, "/motor", slow);
+        .get(Role::Admin, "/motor", faulty);
     let running = start(
         |config| config.limits.max_body_bytes = 100,
         |builder| builder.routes(group),
@@ -233,9 +251,10 @@ fn routes_get_their_parameters_bodies_and_problems() {
 
 #[test]
 fn a_panic_costs_its_own_request_a_500_and_nothing_else() {
+    let entered = Entered::default();
     let running = start(
         |config| config.server.workers = 1,
-        |builder| builder.routes(routes()),
+        |builder| builder.routes(routes(&entered)),
     );
     let mut other = connect(running.address);
     other
@@ -344,11 +363,12 @@ fn a_check_that_hangs_or_panics_fails_and_is_not_started_twice() {
 
 #[test]
 fn draining_finishes_what_is_served_refuses_what_is_new_and_says_so() {
-    let running = start(|_| {}, |builder| builder.routes(routes()));
+    let entered = Entered::default();
+    let running = start(|_| {}, |builder| builder.routes(routes(&entered)));
     let mut slow = connect(running.address);
     slow.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n")
         .unwrap();
-    thread::sleep(Duration::from_millis(200));
+    entered.wait();
     running.handle.begin_stop();
     let ready = eventually("the drain shows", || {
         let ready = get(running.address, "/health/ready", &[]);
@@ -371,15 +391,16 @@ fn draining_finishes_what_is_served_refuses_what_is_new_and_says_so() {
 
 #[test]
 fn draining_ends_at_its_limit() {
+    let entered = Entered::default();
     let running = start(
         |config| config.server.drain_seconds = 1,
-        |builder| builder.routes(routes()),
+        |builder| builder.routes(routes(&entered)),
     );
     let mut stuck = connect(running.address);
     stuck
         .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
         .unwrap();
-    thread::sleep(Duration::from_millis(200));
+    entered.wait();
     let start = Instant::now();
     running.handle.stop().unwrap();
     assert!(
@@ -412,15 +433,16 @@ fn an_answer_that_is_still_on_its_way_is_not_cut_off() {
 
 #[test]
 fn stopping_at_once_does_not_wait_for_what_a_reload_left_behind() {
+    let entered = Entered::default();
     let running = start(
         |config| config.server.drain_seconds = 3600,
-        |builder| builder.routes(routes()),
+        |builder| builder.routes(routes(&entered)),
     );
     let mut stuck = connect(running.address);
     stuck
         .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
         .unwrap();
-    thread::sleep(Duration::from_millis(200));
+    entered.wait();
     let mut changed = config(&running.directory);
     changed.server.drain_seconds = 3600;
     running.handle.reload(changed).unwrap();
@@ -431,15 +453,16 @@ fn stopping_at_once_does_not_wait_for_what_a_reload_left_behind() {
 
 #[test]
 fn a_second_wish_to_stop_is_not_kept_waiting() {
+    let entered = Entered::default();
     let running = start(
         |config| config.server.drain_seconds = 3600,
-        |builder| builder.routes(routes()),
+        |builder| builder.routes(routes(&entered)),
     );
     let mut stuck = connect(running.address);
     stuck
         .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
         .unwrap();
-    thread::sleep(Duration::from_millis(200));
+    entered.wait();
     running.handle.begin_stop();
     thread::sleep(Duration::from_millis(200));
     running.handle.stop_now();
@@ -449,11 +472,12 @@ fn a_second_wish_to_stop_is_not_kept_waiting() {
 
 #[test]
 fn a_reload_lets_old_requests_finish_under_the_old_configuration() {
-    let running = start(|_| {}, |builder| builder.routes(routes()));
+    let entered = Entered::default();
+    let running = start(|_| {}, |builder| builder.routes(routes(&entered)));
     let mut slow = connect(running.address);
     slow.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n")
         .unwrap();
-    thread::sleep(Duration::from_millis(200));
+    entered.wait();
     let mut changed = config(&running.directory);
     changed.limits.max_body_bytes = 10;
     running.handle.reload(changed).unwrap();
@@ -473,12 +497,13 @@ fn a_reload_lets_old_requests_finish_under_the_old_configuration() {
 
 #[test]
 fn bodies_are_bounded_in_size_and_time_as_they_arrive() {
+    let entered = Entered::default();
     let running = start(
         |config| {
             config.limits.max_body_bytes = 1000;
             config.limits.body_seconds = 1;
         },
-        |builder| builder.routes(routes()),
+        |builder| builder.routes(routes(&entered)),
     );
     let open = |head: &str| {
         let mut stream = connect(running.address);
