@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Answer, PATIENCE, TempDir, connect, eventually, get, is_closed, request};
+use common::{Answer, PATIENCE, TempDir, connect, eventually, get, is_closed, request, send_get};
 use edgeweb::actix_web::HttpResponse;
 use edgeweb::actix_web::http::StatusCode;
 use edgeweb::actix_web::web::{Bytes, Json, Path};
@@ -217,9 +217,13 @@ fn routes_get_their_parameters_bodies_and_problems() {
     async fn set(body: Json<u8>) -> HttpResponse {
         HttpResponse::Accepted().body(body.to_string())
     }
+    async fn names() -> &'static str {
+        "left, right"
+    }
     let group = RouteGroup::new("motor")
         .get(Role::Guest, "/motor/{n}", speed)
         .put(Role::Guest, "/motor/{n}", set)
+        .get(Role::Guest, "/motor/names", names)
         .get(Role::Admin, "/motor", faulty);
     let running = start(
         |config| config.limits.max_body_bytes = 100,
@@ -227,6 +231,8 @@ fn routes_get_their_parameters_bodies_and_problems() {
     );
     let path = "/api/public/motor/7";
     assert_eq!(get(running.address, path, &[]).text(), "7");
+    let names = get(running.address, "/api/public/motor/names", &[]);
+    assert_eq!(names.text(), "left, right");
     assert_eq!(request(running.address, "HEAD", path, &[], b"").status, 200);
     get(running.address, "/api/public/motor/0", &[]).is_problem(409);
     get(running.address, "/api/public/motor/700", &[]).is_problem(404);
@@ -257,9 +263,7 @@ fn a_panic_costs_its_own_request_a_500_and_nothing_else() {
         |builder| builder.routes(routes(&entered)),
     );
     let mut other = connect(running.address);
-    other
-        .write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut other, "/api/public/slow");
     for path in ["/api/public/faulty", "/api/public/faulty-later"] {
         for _ in 0..3 {
             let answer = get(running.address, path, &[]);
@@ -273,9 +277,7 @@ fn a_panic_costs_its_own_request_a_500_and_nothing_else() {
     // The same connection goes on, and so does the request beside it.
     let mut stream = connect(running.address);
     for path in ["/api/public/faulty", "/health"] {
-        stream
-            .write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes())
-            .unwrap();
+        send_get(&mut stream, path);
         let expected = if path == "/health" { 200 } else { 500 };
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, expected);
     }
@@ -366,8 +368,7 @@ fn draining_finishes_what_is_served_refuses_what_is_new_and_says_so() {
     let entered = Entered::default();
     let running = start(|_| {}, |builder| builder.routes(routes(&entered)));
     let mut slow = connect(running.address);
-    slow.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut slow, "/api/public/slow");
     entered.wait();
     running.handle.begin_stop();
     let ready = eventually("the drain shows", || {
@@ -397,9 +398,7 @@ fn draining_ends_at_its_limit() {
         |builder| builder.routes(routes(&entered)),
     );
     let mut stuck = connect(running.address);
-    stuck
-        .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut stuck, "/api/public/stuck");
     entered.wait();
     let start = Instant::now();
     running.handle.stop().unwrap();
@@ -420,8 +419,7 @@ fn an_answer_that_is_still_on_its_way_is_not_cut_off() {
     let group = RouteGroup::new("large").get(Role::Guest, "/large", large);
     let running = start(|_| {}, |builder| builder.routes(group));
     let mut stream = connect(running.address);
-    let text = b"GET /api/public/large HTTP/1.1\r\nhost: a\r\n\r\n";
-    stream.write_all(text).unwrap();
+    send_get(&mut stream, "/api/public/large");
     stream.read_exact(&mut [0; 10]).unwrap();
     running.handle.begin_stop();
     thread::sleep(Duration::from_millis(1500));
@@ -439,9 +437,7 @@ fn stopping_at_once_does_not_wait_for_what_a_reload_left_behind() {
         |builder| builder.routes(routes(&entered)),
     );
     let mut stuck = connect(running.address);
-    stuck
-        .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut stuck, "/api/public/stuck");
     entered.wait();
     let mut changed = config(&running.directory);
     changed.server.drain_seconds = 3600;
@@ -459,9 +455,7 @@ fn a_second_wish_to_stop_is_not_kept_waiting() {
         |builder| builder.routes(routes(&entered)),
     );
     let mut stuck = connect(running.address);
-    stuck
-        .write_all(b"GET /api/public/stuck HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut stuck, "/api/public/stuck");
     entered.wait();
     running.handle.begin_stop();
     thread::sleep(Duration::from_millis(200));
@@ -475,8 +469,7 @@ fn a_reload_lets_old_requests_finish_under_the_old_configuration() {
     let entered = Entered::default();
     let running = start(|_| {}, |builder| builder.routes(routes(&entered)));
     let mut slow = connect(running.address);
-    slow.write_all(b"GET /api/public/slow HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut slow, "/api/public/slow");
     entered.wait();
     let mut changed = config(&running.directory);
     changed.limits.max_body_bytes = 10;
@@ -548,9 +541,7 @@ fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
         |builder| builder.routes(group),
     );
     let mut stream = connect(running.address);
-    stream
-        .write_all(b"GET /api/public/large HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut stream, "/api/public/large");
     stream.read_exact(&mut [0; 10]).unwrap();
     get(running.address, "/health", &[]).is_problem(503);
     // Its place is free again although it still holds its side of the connection.

@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Answer, Service, connect, eventually, get, is_closed};
-use std::io::Write;
+use common::{Answer, Service, connect, eventually, get, is_closed, send_get};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -15,8 +14,7 @@ fn sigterm_and_sigint_end_the_service_with_status_0() {
         let mut service = Service::start("");
         // An idle connection does not hold it up.
         let mut idle = connect(service.address);
-        idle.write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-            .unwrap();
+        send_get(&mut idle, "/health");
         assert_eq!(Answer::read(&mut idle, false).unwrap().status, 200);
         let start = Instant::now();
         service.signal(signal);
@@ -158,9 +156,7 @@ fn reloads_under_load_lose_no_request() {
 fn a_keep_alive_client_survives_a_reload_by_connecting_again() {
     let service = Service::start("");
     let mut stream = connect(service.address);
-    stream
-        .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut stream, "/health");
     assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
     service.signal("HUP");
     service.wait_for_log("the new configuration is in force");
@@ -206,9 +202,7 @@ fn a_second_sigterm_does_not_wait() {
     );
     let mut service = Service::start_in(directory, &more, |_| {});
     let mut stream = connect(service.address);
-    stream
-        .write_all(b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut stream, "/large");
     std::io::Read::read_exact(&mut stream, &mut [0; 10]).unwrap();
     service.signal("TERM");
     service.wait_for_log("draining: 1 requests are being served");

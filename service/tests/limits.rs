@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Answer, Service, connect, eventually, get, is_closed, request};
+use common::{Answer, Service, connect, eventually, get, is_closed, request, send_get};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
@@ -44,9 +44,7 @@ fn a_header_that_comes_byte_by_byte_gets_no_more_than_its_time() {
 
     // On a connection that has served a request as well, where actix-http itself has no limit.
     let mut stream = connect(service.address);
-    stream
-        .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-        .unwrap();
+    send_get(&mut stream, "/health");
     assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
     let (answer, _) = drip(&mut stream, endless);
     answer.is_problem(408);
@@ -96,9 +94,7 @@ fn an_idle_connection_is_closed_after_its_time() {
     let service = Service::start("limits.keep_alive_seconds = 1");
     let mut stream = connect(service.address);
     for _ in 0..3 {
-        stream
-            .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-            .unwrap();
+        send_get(&mut stream, "/health");
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
         thread::sleep(Duration::from_millis(300));
     }
@@ -157,9 +153,7 @@ fn one_connection_too_many_is_503_and_the_device_itself_still_gets_through() {
     let mut held: Vec<TcpStream> = Vec::new();
     for _ in 0..3 {
         let mut stream = connect(service.address);
-        stream
-            .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-            .unwrap();
+        send_get(&mut stream, "/health");
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
         held.push(stream);
     }
@@ -195,9 +189,7 @@ fn refusals_and_broken_requests_leave_no_connection_behind() {
     }
     let places: Vec<TcpStream> = (0..4).map(|_| connect(service.address)).collect();
     for mut stream in places {
-        stream
-            .write_all(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
-            .unwrap();
+        send_get(&mut stream, "/health");
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
     }
 }

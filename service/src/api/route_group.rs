@@ -120,6 +120,8 @@ impl RouteGroup {
 
     /// Registers the routes with an application, one resource a path, 405 with `Allow` for the rest.
     pub(crate) fn register(&self, app: &mut ServiceConfig) {
+        // Sorted, `{` comes after letters and digits: within a group a literal path is found before
+        // a parameter that would match it too.
         let mut by_path: BTreeMap<&str, Vec<&GroupRoute>> = BTreeMap::new();
         for route in &self.routes {
             by_path.entry(&route.path).or_default().push(route);

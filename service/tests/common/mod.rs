@@ -291,6 +291,12 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// Sends a GET on a connection that stays open.
+pub fn send_get(stream: &mut TcpStream, path: &str) {
+    let text = format!("GET {path} HTTP/1.1\r\nhost: device\r\n\r\n");
+    stream.write_all(text.as_bytes()).unwrap();
+}
+
 /// Sends a request on a connection of its own.
 pub fn request(
     address: SocketAddr,
