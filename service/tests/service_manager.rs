@@ -36,7 +36,14 @@ fn ready_reloading_and_stopping_are_told() {
     service.signal("HUP");
     let reloading = receive(&socket);
     assert!(reloading.contains("RELOADING=1"), "{reloading}");
-    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    let usec = reloading
+        .lines()
+        .find_map(|line| line.strip_prefix("MONOTONIC_USEC="))
+        .unwrap();
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    let uptime: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+    let apart = (uptime - usec.parse::<f64>().unwrap() / 1e6).abs();
+    assert!(apart < 60.0, "{usec} µs is not {uptime} s");
     assert_eq!(receive(&socket).trim(), "READY=1");
     service.signal("TERM");
     assert_eq!(receive(&socket).trim(), "STOPPING=1");

@@ -28,9 +28,10 @@ impl ServiceManager {
     }
 
     pub(super) fn reloading(self) {
-        if let Ok(now) = NotifyState::monotonic_usec_now() {
-            self.notify(&[NotifyState::Reloading, now]);
-        }
+        self.notify(&[
+            NotifyState::Reloading,
+            NotifyState::MonotonicUsec(monotonic_usec()),
+        ]);
     }
 
     pub(super) fn alive(self) {
@@ -51,6 +52,14 @@ impl ServiceManager {
             log::warn!("systemd could not be told {state:?}: {error}");
         }
     }
+}
+
+/// The monotonic clock in microseconds. sd-notify 0.5 multiplies in `time_t`, which on 32-bit ARM
+/// overflows when the device has been up for 36 minutes.
+#[cfg(feature = "systemd")]
+fn monotonic_usec() -> i128 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000
 }
 
 #[cfg(not(feature = "systemd"))]
