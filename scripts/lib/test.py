@@ -114,10 +114,14 @@ class StepError(Exception):
     """A step that cannot run; its text says why."""
 
 
+def is_shell(path: Path) -> bool:
+    return re.match(rb"#!.*\b(ba)?sh\n|# shellcheck shell=", path.read_bytes()) is not None
+
+
 def style() -> list[Result]:
-    scripts = [path for path in sorted((ROOT / "scripts").iterdir()) if path.is_file()]
-    shell = [path for path in scripts if path.read_bytes().startswith(b"#!/usr/bin/env bash")]
-    shell += [*sorted((ROOT / "scripts" / "lib").glob("*.sh")), ROOT / ".ci" / "run"]
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    paths = [ROOT / name for name in files.stdout.split("\0") if name]
+    shell = [path for path in paths if path.is_file() and is_shell(path)]
     python = venv_python()
     return [
         check("cargo", "fmt", "--check", cwd=SERVICE),
@@ -135,7 +139,7 @@ def clippy() -> list[Result]:
 
 
 STEPS = [
-    Step("style", "formatting and the linters of shell and Python", ("shellcheck", "python3-venv"), style),
+    Step("style", "formatting and the linters of shell and Python", ("git", "python3-venv", "shellcheck"), style),
     Step("clippy", "the Rust linter, with every warning an error", ("gcc", "libc6-dev"), clippy),
     Step(
         "service",

@@ -1,0 +1,18 @@
+SUMMARY = "aclocal of the build machine, with the option that OE-Core adds to its own"
+LICENSE = "GPL-2.0-or-later"
+LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/GPL-2.0-or-later;md5=fed54355545ffd980b814dab4a3b312c"
+
+PV = "${@host_package_version(d, 'automake')}"
+
+SRC_URI = "file://aclocal"
+S = "${UNPACKDIR}"
+
+inherit native
+INHIBIT_DEFAULT_DEPS = "1"
+
+do_configure[noexec] = "1"
+do_compile[noexec] = "1"
+do_install () {
+	install -d ${D}${bindir}
+	install -m 0755 ${UNPACKDIR}/aclocal ${D}${bindir}/aclocal
+}

@@ -1,0 +1,14 @@
+SUMMARY = "depmod of the build machine"
+LICENSE = "GPL-2.0-or-later"
+LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/GPL-2.0-or-later;md5=fed54355545ffd980b814dab4a3b312c"
+
+PV = "${@host_package_version(d, 'kmod')}"
+
+inherit native
+INHIBIT_DEFAULT_DEPS = "1"
+
+do_configure[noexec] = "1"
+do_compile[noexec] = "1"
+do_install () {
+	host_link /sbin/depmod ${D}${base_sbindir}
+}
