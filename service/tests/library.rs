@@ -203,7 +203,9 @@ fn pages_and_routes_that_claim_a_path_are_refused() {
     let Err(error) = result else {
         panic!("started")
     };
-    assert!(error.to_string().contains("\"manual\""), "{error}");
+    let error = error.to_string();
+    assert!(error.contains("\"manual\""), "{error}");
+    assert!(error.contains("\"pages at /api/public/book\""), "{error}");
 }
 
 #[test]

@@ -152,7 +152,9 @@ impl ServerBuilder {
         let mount_claims = self.mounts.iter().enumerate().flat_map(|(index, mount)| {
             let index = groups.len() + index;
             let claims = mount.claims();
-            claims.into_iter().map(move |path| (index, "pages", path))
+            claims
+                .into_iter()
+                .map(move |path| (index, mount.name(), path))
         });
         check_conflicts(group_claims.chain(mount_claims))?;
 

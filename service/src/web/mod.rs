@@ -43,14 +43,22 @@ pub(crate) struct Mount {
     /// Segments joined by `/`, without one at either end; empty for the root.
     prefix: String,
     source: Source,
+    /// What an error about the mount calls it.
+    name: String,
 }
 
 impl Mount {
     pub(crate) fn new(prefix: &str, source: Source) -> Self {
+        let prefix = prefix.trim_matches('/').to_owned();
         Self {
-            prefix: prefix.trim_matches('/').to_owned(),
+            name: format!("pages at /{prefix}"),
+            prefix,
             source,
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The paths that the mount claims, as patterns of routes.
