@@ -6,7 +6,7 @@ mod common;
 use common::{PATIENCE, Service, TempDir, config_text, edgeweb, endpoints, eventually, get};
 use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A service whose notifications a test reads.
@@ -76,6 +76,17 @@ fn a_watchdog_that_was_not_asked_for_is_not_fed() {
     assert!(service.health(&[]).status.success());
 }
 
+/// A process that ends with its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Fails when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// By systemd's own `systemd-socket-activate`.
 #[test]
 fn sockets_that_systemd_passes_are_used() {
@@ -84,7 +95,7 @@ fn sockets_that_systemd_passes_are_used() {
     drop(free);
     let directory = TempDir::new();
     let config = directory.write("edgeweb.toml", config_text(directory.path(), ""));
-    let mut child = Command::new("systemd-socket-activate")
+    let child = Command::new("systemd-socket-activate")
         .arg(format!("--listen={address}"))
         .arg(edgeweb().get_program())
         .args(["serve", "--config"])
@@ -93,6 +104,7 @@ fn sockets_that_systemd_passes_are_used() {
         .stderr(Stdio::null())
         .spawn()
         .expect("systemd-socket-activate of the package systemd");
+    let mut child = Ended(child);
     let answer = eventually("an answer on the passed socket", || {
         // The first connection is what starts the service.
         std::net::TcpStream::connect(address).ok()?;
@@ -103,7 +115,7 @@ fn sockets_that_systemd_passes_are_used() {
 
     // A reload leaves the socket in place.
     let hangup = Command::new("kill")
-        .args(["-HUP", &child.id().to_string()])
+        .args(["-HUP", &child.0.id().to_string()])
         .status();
     assert!(hangup.unwrap().success());
     for _ in 0..10 {
@@ -111,8 +123,8 @@ fn sockets_that_systemd_passes_are_used() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let term = Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
+        .args(["-TERM", &child.0.id().to_string()])
         .status();
     assert!(term.unwrap().success());
-    assert!(eventually("the end", || child.try_wait().unwrap()).success());
+    assert!(eventually("the end", || child.0.try_wait().unwrap()).success());
 }
