@@ -20,6 +20,7 @@ use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::{Method, StatusCode, header};
 use bytes::Bytes;
 use futures_core::Stream;
+use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Core;
@@ -233,7 +234,9 @@ fn refuse_early(core: &Core, limits: &Limits, request: &Request) -> Option<Probl
             "the service is stopping; ask again when it has started",
         ));
     }
-    if Role::of_path(path) > Role::Guest {
+    // SECURITY: actix-web looks for the route behind the decoded path, so the role is that path's, too.
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    if Role::of_path(&decoded) > Role::Guest {
         return Some(Problem::new(
             StatusCode::UNAUTHORIZED,
             "this route needs somebody who is logged in, and this firmware has no users",
