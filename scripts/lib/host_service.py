@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from scripts.lib import check, ports
-from scripts.lib.machine import Answer
+from scripts.lib.machine import Answer, ask
 from scripts.lib.steps import DYING_WITH_US, Failure, run, say, step, write_atomically
 
 START_LIMIT = 20.0  # s
@@ -43,13 +43,7 @@ class HostService:
         self._port = port
 
     def get(self, path: str) -> Answer:
-        connection = http.client.HTTPConnection(ports.LOOPBACK, self._port, timeout=5)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return Answer(response.status, response.headers.get_content_type(), response.read())
-        finally:
-            connection.close()
+        return ask(self._port, path)
 
     def answers(self) -> bool:
         try:

@@ -31,6 +31,17 @@ class Answer:
     body: bytes
 
 
+def ask(port: int, path: str) -> Answer:
+    """What the service behind a port of this machine answers to a GET."""
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return Answer(response.status, response.headers.get_content_type(), response.read())
+    finally:
+        connection.close()
+
+
 @dataclass(frozen=True)
 class Setup:
     """What a machine is made of. `directory` takes its logs and ssh files."""
@@ -110,15 +121,9 @@ class Machine:
             arguments += ["-device", "virtio-blk-device,drive=disk"]
         return arguments
 
-    def get(self, path: str, timeout: float = 5.0) -> Answer:
+    def get(self, path: str) -> Answer:
         """Asks the service from outside, over the forwarded port."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.ports["http"], timeout=timeout)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return Answer(response.status, response.headers.get_content_type(), response.read())
-        finally:
-            connection.close()
+        return ask(self.ports["http"], path)
 
     def is_healthy(self) -> bool:
         try:

@@ -112,6 +112,19 @@ fn routes(entered: &Entered) -> RouteGroup {
         .post(Role::Guest, "/echo", echo)
 }
 
+/// A service that is busy with one request for `path`, and the client that waits for its answer.
+fn busy_with(path: &str, drain_seconds: u64) -> (Running, std::net::TcpStream) {
+    let entered = Entered::default();
+    let running = start(
+        |config| config.server.drain_seconds = drain_seconds,
+        |builder| builder.routes(routes(&entered)),
+    );
+    let mut client = connect(running.address);
+    send_get(&mut client, path);
+    entered.wait();
+    (running, client)
+}
+
 #[test]
 fn start_returns_at_once_and_the_caller_is_told_the_addresses() {
     let running = start(|_| {}, |builder| builder);
@@ -376,11 +389,7 @@ fn a_check_that_hangs_or_panics_fails_and_is_not_started_twice() {
 
 #[test]
 fn draining_finishes_what_is_served_refuses_what_is_new_and_says_so() {
-    let entered = Entered::default();
-    let running = start(|_| {}, |builder| builder.routes(routes(&entered)));
-    let mut slow = connect(running.address);
-    send_get(&mut slow, "/api/public/slow");
-    entered.wait();
+    let (running, mut slow) = busy_with("/api/public/slow", 10);
     running.handle.begin_stop();
     let ready = eventually("the drain shows", || {
         let ready = get(running.address, "/health/ready", &[]);
@@ -403,16 +412,10 @@ fn draining_finishes_what_is_served_refuses_what_is_new_and_says_so() {
 
 #[test]
 fn draining_ends_at_its_limit() {
-    let entered = Entered::default();
-    let running = start(
-        |config| config.server.drain_seconds = 1,
-        |builder| builder.routes(routes(&entered)),
-    );
-    let mut stuck = connect(running.address);
-    send_get(&mut stuck, "/api/public/stuck");
-    entered.wait();
+    let (running, mut stuck) = busy_with("/api/public/stuck", 1);
     let start = Instant::now();
-    running.handle.stop().unwrap();
+    running.handle.begin_stop();
+    running.wait();
     assert!(
         start.elapsed() >= Duration::from_millis(900),
         "{:?}",
@@ -442,14 +445,7 @@ fn an_answer_that_is_still_on_its_way_is_not_cut_off() {
 
 #[test]
 fn stopping_at_once_does_not_wait_for_what_a_reload_left_behind() {
-    let entered = Entered::default();
-    let running = start(
-        |config| config.server.drain_seconds = 3600,
-        |builder| builder.routes(routes(&entered)),
-    );
-    let mut stuck = connect(running.address);
-    send_get(&mut stuck, "/api/public/stuck");
-    entered.wait();
+    let (running, mut stuck) = busy_with("/api/public/stuck", 3600);
     let mut changed = config(&running.directory);
     changed.server.drain_seconds = 3600;
     running.handle.reload(changed).unwrap();
@@ -460,14 +456,7 @@ fn stopping_at_once_does_not_wait_for_what_a_reload_left_behind() {
 
 #[test]
 fn a_second_wish_to_stop_is_not_kept_waiting() {
-    let entered = Entered::default();
-    let running = start(
-        |config| config.server.drain_seconds = 3600,
-        |builder| builder.routes(routes(&entered)),
-    );
-    let mut stuck = connect(running.address);
-    send_get(&mut stuck, "/api/public/stuck");
-    entered.wait();
+    let (running, mut stuck) = busy_with("/api/public/stuck", 3600);
     running.handle.begin_stop();
     thread::sleep(Duration::from_millis(200));
     running.handle.stop_now();
@@ -477,11 +466,7 @@ fn a_second_wish_to_stop_is_not_kept_waiting() {
 
 #[test]
 fn a_reload_lets_old_requests_finish_under_the_old_configuration() {
-    let entered = Entered::default();
-    let running = start(|_| {}, |builder| builder.routes(routes(&entered)));
-    let mut slow = connect(running.address);
-    send_get(&mut slow, "/api/public/slow");
-    entered.wait();
+    let (running, mut slow) = busy_with("/api/public/slow", 10);
     let mut changed = config(&running.directory);
     changed.limits.max_body_bytes = 10;
     running.handle.reload(changed).unwrap();

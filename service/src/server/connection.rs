@@ -38,9 +38,6 @@ pub(super) struct ConnectionState {
     header_deadline: Cell<Option<Instant>>,
     /// The last answer on this connection has been decided; what still comes is thrown away.
     closing: Cell<bool>,
-    /// When throwing away ends, and how much has been.
-    linger_deadline: Cell<Option<Instant>>,
-    linger_bytes: Cell<u64>,
 }
 
 impl ConnectionState {
@@ -168,6 +165,9 @@ pub(super) struct Connection<T: AsyncRead + AsyncWrite + Unpin + 'static> {
     read_timer: Timer,
     write_timer: Timer,
     write_deadline: Option<Instant>,
+    /// When throwing away what comes after the last answer ends, and how much has been.
+    linger_deadline: Option<Instant>,
+    linger_bytes: u64,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
@@ -188,6 +188,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
             read_timer: Timer::default(),
             write_timer: Timer::default(),
             write_deadline: None,
+            linger_deadline: None,
+            linger_bytes: 0,
         }
     }
 
@@ -209,9 +211,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
 
     /// Whether the time to throw away what still comes is over; otherwise the task is woken then.
     fn lingered_enough(&mut self, cx: &mut Context<'_>) -> bool {
-        let deadline = self.state.linger_deadline.get();
-        let deadline = deadline.unwrap_or_else(|| Instant::now() + LINGER);
-        self.state.linger_deadline.set(Some(deadline));
+        let deadline = *self
+            .linger_deadline
+            .get_or_insert_with(|| Instant::now() + LINGER);
         self.read_timer.has_passed(deadline, cx)
     }
 
@@ -275,10 +277,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncRead for Connection<T> {
                 }
             }
             Poll::Ready(Ok(())) if this.state.lingers() => {
-                let count = (buf.filled().len() - before) as u64;
-                let thrown_away = this.state.linger_bytes.get() + count;
-                this.state.linger_bytes.set(thrown_away);
-                if thrown_away > LINGER_BYTES {
+                this.linger_bytes += (buf.filled().len() - before) as u64;
+                if this.linger_bytes > LINGER_BYTES {
                     buf.set_filled(before);
                 }
                 Poll::Ready(Ok(()))

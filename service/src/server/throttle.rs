@@ -1,6 +1,6 @@
 //! A line that would otherwise be logged as often as somebody wishes.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The least time between two such lines.
@@ -13,10 +13,7 @@ pub(crate) struct Throttle(Mutex<(Option<Instant>, u64)>);
 impl Throttle {
     /// Calls `log` with the number of events since it was last called, if it is time.
     pub(crate) fn note(&self, log: impl FnOnce(u64)) {
-        let mut state = self
-            .0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.1 += 1;
         if state.0.is_none_or(|last| last.elapsed() >= INTERVAL) {
             let times = std::mem::take(&mut state.1);
