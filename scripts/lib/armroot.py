@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from scripts.lib import service_files
 from scripts.lib.debian_armhf import Parts
 from scripts.lib.newc import Archive
-from scripts.lib.steps import MIB, Failure, require_space, say, step, write_atomically
+from scripts.lib.steps import MIB, require_space, say, step, write_atomically
 from scripts.lib.steps import capture as run_quietly
 
 LIB = Path(__file__).resolve().parent
-LAYER_FILES = LIB.parents[1] / "meta-edgeweb/recipes-edgeweb/edgeweb/files"
 STATE_DISK_SIZE = 64 * MIB
 SERVICES = {"S10syslog": "syslog", "S30dropbear": "dropbear", "S80edgeweb": "edgeweb"}
 LIBRARY_DIRECTORIES = ("lib/arm-linux-gnueabihf", "usr/lib/arm-linux-gnueabihf")
@@ -36,8 +36,9 @@ def write_root(path: Path, parts: Parts, binary: Path, authorized_key: str, host
     root.directory("root/.ssh", 0o700)
     root.file("root/.ssh/authorized_keys", authorized_key.encode(), 0o600)
     # The very files that the layer ships: what is tried here is what a device gets.
-    root.copy("etc/init.d/edgeweb", _layer_file("edgeweb.init"), 0o755)
-    root.copy("etc/edgeweb/edgeweb.toml", _layer_file("edgeweb.toml"), 0o644)
+    values = service_files.settings(systemd=False)
+    root.file("etc/init.d/edgeweb", service_files.render("service.init.in", values).encode(), 0o755)
+    root.copy("etc/edgeweb/edgeweb.toml", service_files.CONFIGURATION, 0o644)
     root.copy("usr/bin/edgeweb", binary, 0o755)
     _write_if_changed(path, root.bytes(), "root file system")
 
@@ -74,13 +75,6 @@ def make_state_disk(path: Path, fresh: bool) -> None:
             new.replace(path)
     finally:
         new.unlink(missing_ok=True)
-
-
-def _layer_file(name: str) -> Path:
-    path = LAYER_FILES / name
-    if not path.is_file():
-        raise Failure(f"the layer's file {path} is missing; is this a whole checkout?")
-    return path
 
 
 def _add_console(archive: Archive) -> None:

@@ -97,8 +97,8 @@ fn a_right_configuration_is_said_to_be_right() {
 /// The file that the layer installs shows every default as a comment; it must not tell stories.
 #[test]
 fn the_shipped_configuration_is_right_and_shows_the_defaults() {
-    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../meta-edgeweb/recipes-edgeweb/edgeweb/files/edgeweb.toml");
+    let shipped =
+        common::crate_file("../meta-edgeweb/recipes-edgeweb/edgeweb-conf/files/edgeweb.toml");
     let text = std::fs::read_to_string(&shipped).unwrap();
     assert_eq!(
         output(&["check-config", "--config", shipped.to_str().unwrap()]).0,

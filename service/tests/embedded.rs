@@ -6,12 +6,12 @@ mod common;
 use common::{PATIENCE, TempDir, config_text, eventually, get, request};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 fn example() -> PathBuf {
-    let program = Path::new(env!("CARGO_BIN_EXE_edgeweb"))
+    let program = common::program()
         .with_file_name("examples")
         .join("embedded");
     assert!(
@@ -26,7 +26,7 @@ fn example() -> PathBuf {
 fn a_firmware_program_embeds_the_service() {
     let directory = TempDir::new();
     let config = directory.write("edgeweb.toml", config_text(directory.path(), ""));
-    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/embedded/manual");
+    let manual = common::crate_file("examples/embedded/manual");
     let mut firmware = Command::new(example())
         .arg(&config)
         .arg(manual)

@@ -4,10 +4,9 @@ mod common;
 
 use common::{Service, get, request};
 use std::fs;
-use std::path::Path;
 
 fn source(name: &str) -> Vec<u8> {
-    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("web").join(name)).unwrap()
+    fs::read(common::crate_file(&format!("web/{name}"))).unwrap()
 }
 
 #[test]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The init script under BusyBox, in a root and a process space of its own.
+"""The init script of edgeweb-service.bbclass under BusyBox, in a root and a process space of its own.
 
 The ARM machine runs it with the real service; here a stand-in misbehaves on
 request, so that the script's bad days are seen as well.
@@ -16,8 +16,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from scripts.lib import service_files
+
 HERE = Path(__file__).resolve().parent
-SCRIPT = HERE.parents[1] / "meta-edgeweb" / "recipes-edgeweb" / "edgeweb" / "files" / "edgeweb.init"
 USER, GROUP = 990, 991
 # Shell functions for the scenarios: `x ARGUMENT` runs the script and prints its exit status.
 PRELUDE = """
@@ -33,7 +34,9 @@ def tool(name: str, package: str) -> str:
     return path
 
 
-class InitScriptTest(unittest.TestCase):
+class Root(unittest.TestCase):
+    """A root with the script in it."""
+
     @classmethod
     def setUpClass(cls) -> None:
         cls.busybox = tool("busybox", "busybox-static")
@@ -49,20 +52,27 @@ class InitScriptTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.root = Path(folder.name)
         self.root.chmod(0o755)
-        for name in ("bin", "usr/bin", "etc/init.d", "etc/default", "dev", "proc", "run", "var/lib", "behave"):
+        directories = "bin usr/bin etc/init.d etc/default dev proc run var/lib var/log behave"
+        for name in directories.split():
             (self.root / name).mkdir(parents=True)
         shutil.copy(self.busybox, self.root / "bin" / "busybox")
-        applets = "cat chmod chown cut head id kill ls mkdir mount mv rm sh sleep start-stop-daemon stat touch tr"
-        for applet in applets.split():
+        applets = "cat chmod chown cut date head id kill ls mkdir mount mv rm rmdir sh sleep start-stop-daemon stat"
+        for applet in f"{applets} timeout touch tr wc".split():
             (self.root / "bin" / applet).symlink_to("busybox")
         shutil.copy(self.program, self.root / "usr" / "bin" / "edgeweb")
-        shutil.copy(SCRIPT, self.root / "etc" / "init.d" / "edgeweb")
+        self.write_script()
         (self.root / "etc" / "default" / "edgeweb").write_text("START_TIMEOUT=2\nSTOP_TIMEOUT=1\n")
         (self.root / "etc" / "passwd").write_text(f"root:x:0:0::/:/bin/sh\nedgeweb:x:{USER}:{GROUP}::/:/bin/false\n")
         (self.root / "etc" / "group").write_text(f"root:x:0:\nedgeweb:x:{GROUP}:\n")
         null = self.root / "dev" / "null"
         null.touch()
         null.chmod(0o666)
+
+    def write_script(self, **changed: str) -> None:
+        """The script of the edgeweb recipe, or of one that sets the class's variables otherwise."""
+        path = self.root / "etc" / "init.d" / "edgeweb"
+        path.write_text(service_files.render("service.init.in", service_files.settings(systemd=False, **changed)))
+        path.chmod(0o755)
 
     def behave(self, how: str) -> None:
         (self.root / "behave" / how).touch()
@@ -95,6 +105,8 @@ class InitScriptTest(unittest.TestCase):
             assert found is not None
             position = found.end()
 
+
+class InitScriptTest(Root):
     def test_a_good_day(self) -> None:
         self.check(
             "x start; x start; x status; cat /run/edgeweb/who; echo; x reload; sleep 0.3; ls /run/edgeweb;"
@@ -153,7 +165,7 @@ class InitScriptTest(unittest.TestCase):
         self.behave("deaf")
         self.check(
             "x start; x stop; x status",
-            r"^edgeweb: did not drain within 1 s, killing pid \d+$",
+            r"^edgeweb: did not end within 1 s, killing pid \d+$",
             r"^stop -> 0$",
             r"-> 3$",
         )
@@ -197,6 +209,120 @@ class InitScriptTest(unittest.TestCase):
             r"^edgeweb: only root may stop .*\nstop -> 4$",
             r"^start -> 0$",
             r"^status -> 0$",
+        )
+
+    def test_read_only_state_directory(self) -> None:
+        # A read-only root: the directory is there and cannot be changed. The service runs and forgets.
+        self.check(
+            "mount -t tmpfs -o ro none /var/lib; x start; x status; x stop",
+            r"^edgeweb: /var/lib/edgeweb cannot be written; .*\nedgeweb: started .*\nstart -> 0$",
+            r"^status -> 0$",
+            r"^stop -> 0$",
+        )
+
+    def test_a_service_without_health_check_or_reload(self) -> None:
+        self.write_script(CHECK="", HEALTH="", RELOAD="")
+        self.behave("slow")
+        self.check(
+            "x start; x status; x reload; kill -KILL $(cat /run/edgeweb.pid); sleep 0.3; x status; x monitor; x status",
+            r"^edgeweb: started \(pid \d+\)\nstart -> 0$",
+            r"^edgeweb: running \(pid \d+\)\nstatus -> 0$",
+            r"^edgeweb: this service cannot reload .*\nreload -> 3$",
+            r"^status -> 1$",
+            r"^monitor -> 0$",
+            r"^status -> 0$",
+        )
+
+
+class MonitorTest(Root):
+    """What cron calls each minute."""
+
+    LOG = "cat /var/log/edgeweb-monitor.log"
+    STAMP = r"^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ edgeweb: "
+
+    def test_all_well(self) -> None:
+        self.check("x start; x monitor; ls /var/log /run", r"^monitor -> 0\n/run:$", r"^/var/log:\n\Z")
+
+    def test_stopped_on_purpose(self) -> None:
+        self.check("x start; x stop; x monitor; x status", r"^monitor -> 0\nedgeweb: not running\nstatus -> 3\n\Z")
+
+    def test_never_started(self) -> None:
+        self.check("x monitor; x status", r"\Amonitor -> 0\nedgeweb: not running\nstatus -> 3\n\Z")
+
+    def test_killed_is_restarted(self) -> None:
+        self.check(
+            f"x start; kill -KILL $(cat /run/edgeweb.pid); sleep 0.3; x monitor; x status; x monitor; {self.LOG}",
+            r"^monitor -> 0$",
+            r"^status -> 0\nmonitor -> 0$",
+            self.STAMP + r"was not running; restarted: edgeweb: started \(pid \d+\)\n\Z",
+        )
+
+    def test_silent_is_restarted(self) -> None:
+        self.check(
+            f"x start; rm /run/edgeweb/healthy; x status; x monitor; x status; {self.LOG}",
+            r"^status -> 4$",
+            r"^monitor -> 0$",
+            r"^status -> 0$",
+            self.STAMP
+            + r"did not answer its health check three times \(pid \d+\); restarted: .*started \(pid \d+\)\n\Z",
+        )
+
+    def test_failed_start_is_tried_again(self) -> None:
+        self.behave("dies")
+        self.check(
+            f"x start; x monitor; rm /behave/dies; x monitor; x status; {self.LOG}",
+            r"^start -> 1$",
+            r"^monitor -> 1$",
+            r"^monitor -> 0$",
+            r"^status -> 0$",
+            self.STAMP + r"was not running; the restart failed: edgeweb: stopped right after its start; .*\n",
+            self.STAMP + r"was not running; restarted: .*\n\Z",
+        )
+
+    def test_wrong_configuration_is_said(self) -> None:
+        self.check(
+            f"x start; kill -KILL $(cat /run/edgeweb.pid); sleep 0.3; touch /behave/bad-config; x monitor; {self.LOG};"
+            " rm /behave/bad-config; x monitor; x status",
+            r"^monitor -> 6$",
+            self.STAMP + r"was not running; the restart failed: .*http\.port: not a number",
+            r"^monitor -> 0$",
+            r"^status -> 0$",
+        )
+
+    def test_log_is_bounded(self) -> None:
+        (self.root / "var/log/edgeweb-monitor.log").write_bytes(b"x" * 65536)
+        self.check(
+            "x start; kill -KILL $(cat /run/edgeweb.pid); sleep 0.3; x monitor; wc -c /var/log/edgeweb-monitor.log.1;"
+            f" {self.LOG}",
+            r"^65536 ",
+            self.STAMP,
+        )
+
+    def test_one_at_a_time(self) -> None:
+        # A monitor that comes while somebody starts it leaves the start alone; a start waits for another one.
+        self.behave("slow")
+        self.check(
+            "x start & sleep 0.5; x monitor; x status; wait; ls /run; x stop",
+            r"^monitor -> 0$",
+            r"^status -> 4$",
+            r"^start -> 1$",
+            r"^edgeweb\nedgeweb.pid\nedgeweb.wanted$",
+            r"^stop -> 0$",
+        )
+
+    def test_a_lock_left_behind(self) -> None:
+        self.check(
+            "mkdir /run/edgeweb.lock; x start;"
+            " mkdir /run/edgeweb.lock; echo 999999 > /run/edgeweb.lock/pid; x stop; ls /run",
+            r"^start -> 0$",
+            r"^stop -> 0\nedgeweb\n\Z",
+        )
+
+    def test_not_root(self) -> None:
+        (self.root / "bin" / "su").symlink_to("busybox")
+        self.check(
+            "su -s /bin/sh edgeweb -c '/etc/init.d/edgeweb monitor' 2>&1; echo -\\> $?",
+            r"^edgeweb: only root may monitor .*\n-> 4$",
         )
 
 

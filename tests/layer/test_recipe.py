@@ -23,7 +23,7 @@ RECIPES = ROOT / "meta-edgeweb" / "recipes-edgeweb" / "edgeweb"
 REGENERATE = "run scripts/update-recipe and commit the result"
 
 # What lies in service/ and is no part of the binary, so that it changes no signature.
-NOT_BUILT = {"benches", "clippy.toml", "deny.toml", "examples", "rustfmt.toml", "target", "tests"}
+NOT_BUILT = {"benches", "clippy.toml", "deny.toml", "rustfmt.toml", "target"}
 
 Crate = tuple[str, str]
 
@@ -42,11 +42,6 @@ def find_recipe() -> Path:
     if len(recipes) != 1:
         raise AssertionError(f"{RECIPES}: one recipe expected, found {[r.name for r in recipes]}; {REGENERATE}")
     return recipes[0]
-
-
-def src_uri_files(text: str) -> list[tuple[str, str]]:
-    """Every file:// entry as (name, parameters)."""
-    return re.findall(r"^\s+file://([^;\s]+)(\S*) \\$", text, re.MULTILINE)
 
 
 class CratesTest(unittest.TestCase):
@@ -127,17 +122,14 @@ class IncludeTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.text = (RECIPES / "edgeweb.inc").read_text()
-        cls.files = src_uri_files(cls.text)
-        cls.sources = [name for name, parameters in cls.files if parameters == ";subdir=${BP}"]
-        cls.beside = [name for name, parameters in cls.files if parameters == ""]
-
-    def test_every_file_is_understood(self) -> None:
-        self.assertEqual(self.text.count("file://"), len(self.sources) + len(self.beside))
-        self.assertGreater(len(self.sources), 0)
-        self.assertGreater(len(self.beside), 0)
+        parts = re.search(r'^EDGEWEB_PARTS = "(.+)"$', cls.text, re.MULTILINE)
+        tested = re.search(r"^EDGEWEB_PARTS:append = .*'PTEST_ENABLED', '1', '(.+?)',", cls.text, re.MULTILINE)
+        assert parts is not None and tested is not None, "edgeweb.inc names no EDGEWEB_PARTS"
+        cls.sources = parts[1].split()
+        cls.tests = tested[1].split()
 
     def test_sources_exist(self) -> None:
-        for name in self.sources:
+        for name in self.sources + self.tests:
             with self.subTest(name):
                 path = SERVICE / name
                 self.assertTrue(path.exists(), f"{path} is named in edgeweb.inc")
@@ -145,31 +137,20 @@ class IncludeTest(unittest.TestCase):
 
     def test_nothing_is_forgotten(self) -> None:
         there = {path.name for path in SERVICE.iterdir() if not path.name.startswith(".")}
-        unknown = sorted(there - set(self.sources) - NOT_BUILT)
-        self.assertEqual(unknown, [], "name it in SRC_URI in edgeweb.inc, or in NOT_BUILT in this test")
+        unknown = sorted(there - set(self.sources) - set(self.tests) - NOT_BUILT)
+        self.assertEqual(unknown, [], "name it in EDGEWEB_PARTS in edgeweb.inc, or in NOT_BUILT in this test")
 
     def test_target_is_not_a_source(self) -> None:
         self.assertFalse(({".", ""} | NOT_BUILT) & set(self.sources), "build output would be copied and hashed")
-
-    def test_service_files_exist(self) -> None:
-        for name in self.beside:
-            with self.subTest(name):
-                self.assertTrue((RECIPES / "files" / name).is_file())
-                self.assertFalse((SERVICE / name).exists(), "service/ is searched first")
-
-    def test_no_service_file_is_forgotten(self) -> None:
-        self.assertEqual(sorted(self.beside), sorted(p.name for p in (RECIPES / "files").iterdir()))
-
-    def test_installed_files_are_fetched(self) -> None:
-        for name in re.findall(r"\$\{UNPACKDIR\}/(edgeweb\.\w+)", self.text):
-            self.assertIn(name, self.beside)
 
     def test_features_exist(self) -> None:
         manifest = load(SERVICE / "Cargo.toml")
         features = manifest["features"]
         assert isinstance(features, dict)
         mapped = dict(re.findall(r'^PACKAGECONFIG\[(\S+)\] = "--features=([^"]+)"$', self.text, re.MULTILINE))
-        self.assertEqual(len(mapped), self.text.count("PACKAGECONFIG["))
+        # Those that are no features of the crate have no argument for cargo.
+        others = re.findall(r'^PACKAGECONFIG\[\w+\] = ",,', self.text, re.MULTILINE)
+        self.assertEqual(len(mapped) + len(others), self.text.count("PACKAGECONFIG["))
         for option, feature in mapped.items():
             self.assertEqual(option, feature)
             self.assertIn(feature, features, "edgeweb.inc offers a feature that Cargo.toml does not have")

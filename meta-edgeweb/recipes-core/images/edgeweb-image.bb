@@ -4,5 +4,5 @@ LICENSE = "MIT"
 
 inherit core-image
 
-IMAGE_INSTALL = "packagegroup-core-boot edgeweb ${CORE_IMAGE_EXTRA_INSTALL}"
+IMAGE_INSTALL = "packagegroup-core-boot packagegroup-edgeweb ${CORE_IMAGE_EXTRA_INSTALL}"
 IMAGE_LINGUAS = ""

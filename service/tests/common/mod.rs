@@ -14,9 +14,28 @@ use std::time::{Duration, Instant};
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The command under test.
+/// The command under test: beside the test under cargo, on a device where `EDGEWEB_BINARY` says. Not cargo's
+/// `CARGO_BIN_EXE_edgeweb`, which would put the build machine's path into the ptest package.
+pub fn program() -> PathBuf {
+    std::env::var_os("EDGEWEB_BINARY").map_or_else(
+        || {
+            let test = std::env::current_exe().unwrap();
+            test.parent().unwrap().with_file_name("edgeweb")
+        },
+        PathBuf::from,
+    )
+}
+
+/// A command line of the command under test, still without arguments.
 pub fn edgeweb() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_edgeweb"))
+    Command::new(program())
+}
+
+/// A file of the crate's tree. `cargo test` and the ptest package's `run-ptest` both say where that is.
+pub fn crate_file(name: &str) -> PathBuf {
+    let tree =
+        std::env::var_os("CARGO_MANIFEST_DIR").expect("CARGO_MANIFEST_DIR, as cargo test sets it");
+    Path::new(&tree).join(name)
 }
 
 /// Asks again and again until `probe` has something, or fails the test.
