@@ -10,19 +10,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from scripts.lib.steps import DYING_WITH_US, MIB, STILL_EVERY, Failure, Interrupted, end_group, require_space, step
+from scripts.lib.steps import (
+    DYING_WITH_US,
+    MIB,
+    STILL_EVERY,
+    Failure,
+    Interrupted,
+    end_group,
+    require_space,
+    run,
+    step,
+    write_atomically,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FRAGMENTS = ROOT / "conf" / "kas"
 REQUIREMENTS = ROOT / "tests" / "requirements.txt"
 KAS_ENVIRONMENT = ROOT / "build" / "kas-venv"
 LOCALE = "en_US.UTF-8"
+HOST_TOOLCHAIN = "host-toolchain"
+OFFLINE = "offline"
 
 GIB = 1024 * MIB
 FULL_SPACE = 90 * GIB  # the toolchain, the kernel and an image, from nothing
@@ -31,7 +44,7 @@ NEXT_SPACE = 3 * GIB  # what a build wants that goes on with what it built befor
 PARSE_SPACE = 2 * GIB  # metadata, its cache, and nothing built
 
 INTERRUPT_PATIENCE = 120.0  # s for the tasks that are running when somebody types ctrl-C
-SERVER_PATIENCE = 30.0  # s for BitBake's server after its last client has gone
+SERVER_PATIENCE = 60.0  # s for BitBake's server after its last client has gone
 
 # With these BitBake builds nothing.
 DRY = {"-n", "--dry-run", "-p", "--parse-only", "-e", "--environment", "-g", "--graphviz", "-S"}
@@ -103,13 +116,28 @@ def choose(names: Sequence[str]) -> list[Fragment]:
 
 
 def join(chosen: Iterable[Fragment]) -> str:
-    """What kas takes as its configuration, when it is called in ROOT."""
+    """What kas takes as its configuration, when it is called in the tree."""
     return ":".join(os.path.relpath(fragment.path, ROOT) for fragment in (MAIN, *chosen))
 
 
 def decided(key: str, chosen: Iterable[Fragment]) -> Any:
     """What kas takes: the word of the last file that says something about it."""
     return [fragment.config[key] for fragment in (MAIN, *chosen) if key in fragment.config][-1]
+
+
+def debian_sources() -> Fragment:
+    """A source mirror filled from Debian's archive, and the fragment that names it."""
+    directory = ROOT / "build" / "debian-sources"
+    if run([ROOT / "conf" / "host-toolchain" / "debian-sources", directory]):
+        raise Failure("Debian's sources could not be had; the reason is above")
+    path = directory.with_suffix(".yml")
+    text = (
+        "header:\n  version: 14\n\n"
+        "local_conf_header:\n  edgeweb-debian-sources: |\n"
+        f'    SOURCE_MIRROR_URL = "file://{directory}"\n    INHERIT += "own-mirrors"\n'
+    )
+    write_atomically(path, text.encode())
+    return Fragment(path.stem, path)
 
 
 def require_locale() -> None:
@@ -175,6 +203,10 @@ class Kas:
     work: Path
     build: Path
     program: Path = field(default_factory=require_kas)
+    # The tree that it is called in: this one, or a copy of it.
+    tree: Path = ROOT
+    # For this one only, beside the person's own environment.
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_the_person(cls) -> Kas:
@@ -189,6 +221,7 @@ class Kas:
             "KAS_BUILD_DIR": str(self.build),
             "LANG": LOCALE,
             "LC_ALL": LOCALE,
+            **self.extra,
         }
 
     def require_directories(self, space: int) -> None:
@@ -209,12 +242,12 @@ class Kas:
         argv = [*DYING_WITH_US, self.program, *words]
         if sys.stdout.isatty() and said is None:
             # In a session of its own: ctrl-C is ours to pass on, once, and then to wait.
-            process = subprocess.Popen(argv, cwd=ROOT, env=self.environment(), start_new_session=True)
+            process = subprocess.Popen(argv, cwd=self.tree, env=self.environment(), start_new_session=True)
             with self.ending(process):
                 return process.wait()
         process = subprocess.Popen(
             argv,
-            cwd=ROOT,
+            cwd=self.tree,
             env=self.environment(),
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -269,12 +302,14 @@ class Kas:
 
     def end_server(self) -> None:
         """It stays for a minute in case there is another command, and its workers with it."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            pid = self.server()
-            if pid is None:
-                return
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        pid = self.server()
+        if pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            group = os.getpgid(pid)
+            os.kill(pid, signal.SIGTERM)
             limit = time.monotonic() + SERVER_PATIENCE
             while self.server() == pid and time.monotonic() < limit:
                 time.sleep(0.1)
+            # It leads a group of its own, in which its parsers and its hash server may have stayed.
+            os.killpg(group, signal.SIGKILL)

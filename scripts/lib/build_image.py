@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from scripts.lib import bitbake
-from scripts.lib.bitbake import ROOT, Fragment, Kas, choose, decided, fragments, join
-from scripts.lib.steps import MIB, Failure, main_guard, run, say
+from scripts.lib.bitbake import HOST_TOOLCHAIN, OFFLINE, Kas, choose, decided, fragments, join
+from scripts.lib.steps import MIB, Failure, main_guard, say
 
-HOST_TOOLCHAIN = "host-toolchain"
 # scripts/run has a kernel for these.
 BOOTABLE = ("qemuarm",)
 
@@ -55,33 +54,13 @@ def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--fast", action="store_true", help=f"the same as the fragment {HOST_TOOLCHAIN}")
     parser.add_argument("--target", action="append", metavar="T", help="an image or a recipe, instead of kas.yml's")
     parser.add_argument(
-        "--debian-sources",
+        "--offline",
         action="store_true",
-        help="with --fast: upstream sources from Debian's archive, for a machine without the open network",
+        help=f"the same as the fragment {OFFLINE}; with --fast, upstream sources are taken from Debian's archive",
     )
     arguments = parser.parse_intermixed_args(words[:end])
-    if arguments.fast and HOST_TOOLCHAIN not in arguments.fragment:
-        arguments.fragment.append(HOST_TOOLCHAIN)
-    if arguments.debian_sources and HOST_TOOLCHAIN not in arguments.fragment:
-        parser.error("--debian-sources has only what a build with --fast fetches")
+    arguments.fragment += [HOST_TOOLCHAIN] * arguments.fast + [OFFLINE] * arguments.offline
     return arguments, words[end + 1 :]
-
-
-def debian_sources() -> Fragment:
-    """A source mirror filled from Debian's archive, and the fragment that names it."""
-    directory = ROOT / "build" / "debian-sources"
-    if run([ROOT / "conf" / "host-toolchain" / "debian-sources", directory]):
-        raise Failure("Debian's sources could not be had; the reason is above")
-    path = directory.with_suffix(".yml")
-    path.write_text(
-        "# Written by scripts/build-image.\n"
-        "header:\n  version: 14\n\n"
-        "local_conf_header:\n  edgeweb-debian-sources: |\n"
-        f'    SOURCE_MIRROR_URL = "file://{directory}"\n'
-        '    INHERIT += "own-mirrors"\n'
-        '    CONNECTIVITY_CHECK_URIS = ""\n'
-    )
-    return Fragment(path.stem, path)
 
 
 def outcome(kas: Kas, machine: str, targets: Sequence[str], since: float) -> None:
@@ -112,8 +91,8 @@ def main() -> int:
     kas = Kas.of_the_person()
     space = bitbake.PARSE_SPACE if dry else bitbake.FAST_SPACE if fast else bitbake.FULL_SPACE
     kas.require_directories(space)
-    if arguments.debian_sources:
-        chosen.append(debian_sources())
+    if fast and any(fragment.name == OFFLINE for fragment in chosen):
+        chosen.append(bitbake.debian_sources())
     configuration = join(chosen)
     say(f"building in {os.path.relpath(kas.build)} with {configuration}")
     target = [word for name in arguments.target or () for word in ("--target", name)]

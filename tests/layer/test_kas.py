@@ -32,6 +32,7 @@ SINGLE = ("distro", "machine", "target", "task")
 SHARED = {
     "edgeweb-init-manager": {"both-inits", "host-toolchain", "systemd", "sysvinit"},
     "edgeweb-libc": {"host-toolchain", "musl"},
+    "edgeweb-mirrors": {"mirrors", "offline"},
 }
 # What the issue of builds asks for; a renamed fragment breaks other people's command lines.
 EXPECTED = {
@@ -43,6 +44,7 @@ EXPECTED = {
     "mirrors",
     "multilib",
     "musl",
+    "offline",
     "qemuarm64",
     "raspberrypi4",
     "read-only-rootfs",
@@ -215,6 +217,7 @@ class ChoiceTest(unittest.TestCase):
             ("host-toolchain", "musl", "edgeweb-libc"),
             ("host-toolchain", "beaglebone", "machine"),
             ("core-image", "multilib", "target"),
+            ("mirrors", "offline", "edgeweb-mirrors"),
         ):
             with self.subTest(one=one, other=other), self.assertRaises(Failure) as caught:
                 bitbake.choose([one, other])
