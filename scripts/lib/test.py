@@ -126,8 +126,8 @@ def style() -> list[Result]:
     return [
         check("cargo", "fmt", "--check", cwd=SERVICE),
         check("shellcheck", "--external-sources", *shell),
-        check(python, "-m", "ruff", "check", "scripts", "tests"),
-        check(python, "-m", "ruff", "format", "--check", "scripts", "tests"),
+        check(python, "-m", "ruff", "check", "meta-edgeweb", "scripts", "tests"),
+        check(python, "-m", "ruff", "format", "--check", "meta-edgeweb", "scripts", "tests"),
     ]
 
 
@@ -156,7 +156,7 @@ STEPS = [
     Step(
         "layer",
         "recipe, kas files, init script, unit, lint",
-        ("busybox-static", "gcc", "git", "libc6-dev", "python3-venv", "shellcheck", "systemd"),
+        ("busybox-static", "gcc", "git", "libc6-dev", "openssl", "python3-venv", "shellcheck", "systemd"),
         lambda: [unittests(venv_python(), "tests/layer")],
     ),
     Step(

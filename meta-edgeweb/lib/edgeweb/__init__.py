@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
 """Python that the layer's classes, and the repository's scripts, share."""
 
-# What BitBake's addpylib makes known to recipes, and takes into their signatures.
-BBIMPORTS = ["conf", "service"]
+# BitBake imports these for the layer's classes, and signs tasks with the functions they call.
+BBIMPORTS = ["conf", "image_signing", "service"]
