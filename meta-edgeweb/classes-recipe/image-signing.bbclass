@@ -44,6 +44,8 @@ def image_signing_names(d):
             paths = f.read().splitlines()
         names += [path[len(directory):] for path in paths if path.startswith(directory)]
     return names
+# Known to the task only when it runs.
+image_signing_names[vardepsexclude] += "BB_TASKDEPDATA"
 
 python do_image_sign () {
     key, pass_file = d.getVar('IMAGE_SIGNING_KEY'), d.getVar('IMAGE_SIGNING_KEY_PASS_FILE')
@@ -69,7 +71,7 @@ do_image_sign[depends] += "openssl-native:do_populate_sysroot"
 do_image_sign[recrdeptask] += "do_deploy"
 # Another certificate is another signature; where it and its key lie is not.
 do_image_sign[file-checksums] += "${@' '.join(f'{d.getVar(v)}:True' for v in ('IMAGE_SIGNING_CERT', 'IMAGE_SIGNING_CHAIN') if d.getVar(v))}"
-do_image_sign[vardepsexclude] += "IMAGE_SIGNING_KEY IMAGE_SIGNING_KEY_PASS_FILE IMAGE_SIGNING_CERT IMAGE_SIGNING_CHAIN BB_TASKDEPDATA"
+do_image_sign[vardepsexclude] += "IMAGE_SIGNING_KEY IMAGE_SIGNING_KEY_PASS_FILE IMAGE_SIGNING_CERT IMAGE_SIGNING_CHAIN"
 
 # An image is not kept in sstate, so its signature is not either.
 SSTATETASKS += "do_image_sign"
