@@ -327,7 +327,7 @@ class VerifyTest(SigningTest):
 
     def test_expired(self) -> None:
         ca = Path(self.maker.path("ca.crt"))
-        for name, reason in (("expired", "has expired"), ("early", "is not valid yet")):
+        for name, reason in (("expired", "of the CA, has expired; have"), ("early", "is not valid yet; is")):
             with self.subTest(name):
                 self.sign(self.maker.path(f"{name}.key"), self.maker.path(f"{name}.crt"))
                 self.assert_refused(reason, ca=ca)
