@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,6 +197,11 @@ class Progress:
             self.write(f"==> task {task[1]} of {task[2]} ({name}), {(now - self.began) / 60:.0f} min")
 
 
+def discard(pipe: int) -> None:
+    while os.read(pipe, MIB):
+        pass
+
+
 @dataclass
 class Kas:
     """kas with one work directory, where it keeps its clones, and one build directory."""
@@ -285,11 +291,10 @@ class Kas:
 
     @staticmethod
     def drain(process: subprocess.Popen[bytes]) -> None:
-        if process.stdout is None:
-            process.wait(INTERRUPT_PATIENCE)
-        else:
-            # A full pipe would hold kas up.
-            process.communicate(timeout=INTERRUPT_PATIENCE)
+        if process.stdout is not None:
+            # A full pipe would hold kas up. Its end is no sign of anything: BitBake's server may have it as well.
+            threading.Thread(target=discard, args=(process.stdout.fileno(),), daemon=True).start()
+        process.wait(INTERRUPT_PATIENCE)
 
     def server(self) -> int | None:
         """The process of BitBake's server in this build directory, if there is one."""

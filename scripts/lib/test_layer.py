@@ -344,15 +344,31 @@ def boot(session: Session) -> None:
 
 
 def errors(session: Session) -> None:
-    """What BitBake says to wrong use of the layer is understood without the manual."""
-    kas = session.in_copy("errors")
+    """Wrong use of the layer says what is wrong and what to do, in BitBake's own words or in the layer's."""
+
+    def says(said: Sequence[str], about: str, *words: str) -> None:
+        text = " ".join(" ".join(said).split())
+        for word in words:
+            session.expect(word in text, f"{about}: '{word}'", last_error(said))
+
+    kas = session.in_copy("errors", session.fast)
     conf = kas.tree / "meta-edgeweb" / "conf" / "layer.conf"
     right = conf.read_text()
     conf.write_text(re.sub(r'^(LAYERSERIES_COMPAT_edgeweb = )".*"$', r'\1"kirkstone"', right, flags=re.MULTILINE))
-    said = " ".join(session.shell(session.choose(), "bitbake -p", kas=kas, fails=True))
-    for words in ("Layer edgeweb is not compatible with the core layer", "wrynose", "kirkstone"):
-        session.expect(words in said, f"a layer for another series: BitBake says '{words}'", said[-300:])
+    said = session.shell(session.choose(), "bitbake -p", kas=kas, fails=True)
+    says(said, "another series", "Layer edgeweb is not compatible with the core layer", "wrynose", "kirkstone")
     conf.write_text(right)
+
+    lock = kas.tree / "service" / "Cargo.lock"
+    lock.write_text(
+        re.sub(r'^(name = "actix-web"\nversion = )".*"$', r'\1"4.0.0"', lock.read_text(), flags=re.MULTILINE)
+    )
+    said = session.shell(session.choose(HOST_TOOLCHAIN), "bitbake -c configure edgeweb", kas=kas, fails=True)
+    says(said, "a Cargo.lock of other crates", "actix-web-4.0.0", "run scripts/update-recipe")
+
+    none = session.fragment("no-init", 'local_conf_header:\n  edgeweb-init-manager: |\n    INIT_MANAGER = "none"\n')
+    said = session.shell([*session.choose(), none], "bitbake -n edgeweb", fails=True)
+    says(said, "no init system", "DISTRO_FEATURES has neither systemd nor sysvinit, so nothing would start edgeweb")
 
 
 @dataclass(frozen=True)
@@ -370,7 +386,7 @@ STEPS = {
         Step("lint", "oelint-adv", "1", lint),
         Step("layers", "bitbake-layers add-layer, show-layers, flatten", "3", layers),
         Step("template", "TEMPLATECONF and oe-init-build-env", "2", template),
-        Step("errors", "wrong use: what BitBake says to it", "1", errors),
+        Step("errors", "wrong use: another series, another Cargo.lock, no init system", "8", errors),
         Step(
             "signatures",
             "what the layer changes of core-image-minimal: nothing, unless it is asked to",
