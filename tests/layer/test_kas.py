@@ -197,6 +197,47 @@ class FragmentTest(unittest.TestCase):
             self.assertEqual(re.findall(r'^INIT_MANAGER = "([\w-]+)"$', text, re.MULTILINE), said[last])
 
 
+class TemplateTest(unittest.TestCase):
+    """conf/templates/edgeweb builds what kas.yml builds; scripts/test-layer gives it to oe-init-build-env."""
+
+    FOLDER = ROOT / "meta-edgeweb" / "conf" / "templates" / "edgeweb"
+
+    def test_where_oe_init_build_env_takes_it(self) -> None:
+        self.assertTrue((self.FOLDER / ".." / ".." / "layer.conf").is_file())
+        names = {path.name for path in self.FOLDER.iterdir()}
+        self.assertEqual(names, {"bblayers.conf.sample", "conf-notes.txt", "conf-summary.txt", "local.conf.sample"})
+
+    def test_settings(self) -> None:
+        text = (self.FOLDER / "local.conf.sample").read_text()
+        said = dict(re.findall(r'^([\w:]+) \?*= "([^"\\]*)"$', text, re.MULTILINE))
+        main = combine(MAIN)
+        self.assertEqual((said["MACHINE"], said["DISTRO"]), (main["machine"], main["distro"]))
+        for name, value in re.findall(r'^([\w:]+) = "(.*)"$', local_conf(main), re.MULTILINE):
+            self.assertEqual(said[name], value, name)
+
+    def test_proposals_are_the_fragments(self) -> None:
+        text = (self.FOLDER / "local.conf.sample").read_text()
+        proposals = re.findall(r'^#([\w:-]+) = "(.*)"$', text, re.MULTILINE)
+        self.assertGreaterEqual(len(proposals), 5)
+        fragments = "".join(path.read_text() for path in FRAGMENTS)
+        for name, value in proposals:
+            for word in value.split():
+                with self.subTest(name, word=word):
+                    self.assertRegex(fragments, rf'{re.escape(name)} = "[^"]*\b{re.escape(word)}\b')
+
+    def test_layers(self) -> None:
+        text = (self.FOLDER / "bblayers.conf.sample").read_text()
+        paths = re.findall(r"^  ##OEROOT##/(\S+) \\$", text, re.MULTILINE)
+        wanted = {
+            f"{name}/{layer}"
+            for name, repo in combine(MAIN)["repos"].items()
+            for layer, state in repo["layers"].items()
+            if state != "disabled"
+        }
+        beside = {"meta" if path == "meta" else path.removeprefix("../") for path in paths}
+        self.assertEqual({path.replace("openembedded-core/meta", "meta") for path in wanted}, beside)
+
+
 class ChoiceTest(unittest.TestCase):
     """What scripts/build-image makes of names."""
 
