@@ -7,8 +7,8 @@ source "${root:?}/scripts/lib/python.sh"
 # What BitBake's own check of the machine asks for, and what kas and these scripts need.
 # shellcheck disable=SC2034 # used by the scripts that source this
 bitbake_packages=(
-  build-essential bzip2 chrpath cpio diffstat file gawk git locales lz4 python3 python3-venv python3-yaml rpcsvc-proto
-  socat texinfo wget xz-utils zstd
+  build-essential bzip2 chrpath cpio diffstat file gawk git locales lz4 python3 python3-venv python3-websockets python3-yaml
+  rpcsvc-proto socat texinfo wget xz-utils zstd
 )
 # The rest of the list in conf/host-toolchain/README.md.
 # shellcheck disable=SC2034 # likewise
