@@ -1,50 +1,39 @@
-"""`scripts/run --check`: what somebody outside sees of the service."""
+"""`scripts/run --check`: the black-box suite on the service that was just started."""
 
 from __future__ import annotations
 
-import http.client
-import json
-from collections.abc import Callable
-from typing import Protocol
+import sys
+import unittest
+from pathlib import Path
+from typing import Any
 
-from scripts.lib.machine import Answer
+from scripts.lib.steps import Interrupted
+from scripts.lib.target import Target
 
-
-class Service(Protocol):
-    def get(self, path: str) -> Answer: ...
-
-
-def _health(service: Service) -> str | None:
-    answer = service.get("/health")
-    if answer.status != 200:
-        return f"status {answer.status} instead of 200"
-    if json.loads(answer.body) != {"status": "ok"}:
-        return f"{answer.body[:80]!r} instead of {{'status': 'ok'}}"
-    return None
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def _page(service: Service) -> str | None:
-    answer = service.get("/")
-    if answer.status != 200:
-        return f"status {answer.status} instead of 200"
-    if answer.content_type != "text/html":
-        return f"type {answer.content_type} instead of text/html"
-    if b"<!doctype html" not in answer.body[:200].lower():
-        return "no HTML document"
-    return None
+class _Result(unittest.TextTestResult):
+    """unittest takes an interruption for one more error, and goes on."""
+
+    interrupted: Interrupted | None = None
+
+    def addError(self, test: unittest.TestCase, err: Any) -> None:
+        if isinstance(err[1], Interrupted):
+            self.interrupted = err[1]
+            self.stop()
+        else:
+            super().addError(test, err)
 
 
-CHECKS: dict[str, Callable[[Service], str | None]] = {"GET /health": _health, "GET /": _page}
+def report(target: Target) -> int:
+    """Prints a line for each test, says why one was skipped, and returns the exit status."""
+    from tests.blackbox.case import Case  # not needed to start a machine
 
-
-def report(service: Service) -> int:
-    """Prints a line for each check and returns the exit status."""
-    failed = 0
-    for name, checked in CHECKS.items():
-        try:
-            reason = checked(service)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = str(error) or type(error).__name__
-        print(f"{'FAILED' if reason else 'ok'}: {name}{f': {reason}' if reason else ''}", flush=True)
-        failed += reason is not None
-    return 1 if failed else 0
+    print(f"checking {target.name}; its features: {', '.join(sorted(target.features)) or 'none'}", flush=True)
+    Case.target = target
+    suite = unittest.TestLoader().discover(str(ROOT / "tests/blackbox"), top_level_dir=str(ROOT))
+    result = unittest.TextTestRunner(stream=sys.stdout, resultclass=_Result, verbosity=2, warnings="ignore").run(suite)
+    if result.interrupted:
+        raise result.interrupted
+    return 0 if result.wasSuccessful() and result.testsRun else 1

@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,12 +74,12 @@ def fetch(cache: Path) -> Parts:
     """The parts from the cache, or from Debian the first time. Remove the cache to get newer ones."""
     cache = cache.resolve()  # apt takes a relative path as one below /
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "lock"):
+    with locked(cache / "lock"):
         parts = _cached(cache)
         if parts is None:
             require_space(cache, SPACE, "for Debian's armhf packages")
             with tempfile.TemporaryDirectory(prefix="fetch-", dir=cache) as scratch:
-                packages = _download(Path(scratch))
+                packages = download(Path(scratch), PROGRAMS, kernel=True)
                 with step("unpacking the ARM kernel and BusyBox"):
                     _unpack(packages, Path(scratch), cache / "parts")
             parts = _cached(cache)
@@ -89,7 +89,7 @@ def fetch(cache: Path) -> Parts:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Two runs must not fetch at the same time; the second one waits and finds everything there."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -115,7 +115,8 @@ def _debian_sources() -> list[str]:
     return [f"deb [arch=armhf{signed}] {source}" for source in found if source.split(" ")[-1] == "main"]
 
 
-def _download(scratch: Path) -> list[Path]:
+def download(scratch: Path, programs: Sequence[str], kernel: bool = False) -> list[Path]:
+    """Debian's armhf packages of these names and all that they depend on, as files under `scratch`."""
     base = scratch / "apt"
     for directory in ("state/lists/partial", "cache/archives/partial", "etc"):
         (base / directory).mkdir(parents=True)
@@ -135,10 +136,11 @@ def _download(scratch: Path) -> list[Path]:
             # One of several sources may be half-way through an update of its own: what the others offer may do.
             update_failure = failure
     try:
-        image = _kernel_package(configuration)
-        with step(f"fetching {image}, {', '.join(PROGRAMS)} for armhf"):
-            capture(["apt-get", "-q", "-c", configuration, "download", image], cwd=base / "cache/archives")
-            capture(["apt-get", "-q", "-y", "-c", configuration, "install", "--download-only", *PROGRAMS])
+        image = [_kernel_package(configuration)] if kernel else []
+        with step(f"fetching {', '.join([*image, *programs])} for armhf"):
+            if image:
+                capture(["apt-get", "-q", "-c", configuration, "download", *image], cwd=base / "cache/archives")
+            capture(["apt-get", "-q", "-y", "-c", configuration, "install", "--download-only", *programs])
     except Failure as failure:
         raise Failure(f"cannot fetch Debian's armhf packages: {update_failure or failure}") from None
     return sorted((base / "cache/archives").glob("*.deb"))

@@ -12,11 +12,13 @@ import time
 from pathlib import Path
 
 from scripts.lib import check, ports
-from scripts.lib.machine import Answer, ask
+from scripts.lib.machine import ask
 from scripts.lib.steps import DYING_WITH_US, Failure, run, say, step, write_atomically
+from scripts.lib.target import Target
 
 START_LIMIT = 20.0  # s
 STOP_LIMIT = 15.0  # s; the service itself drains for up to 10
+DEBUG_MEMORY = 48 * 1024  # KiB; this is not the binary that a device gets
 
 CONFIGURATION = """\
 # Written by scripts/run --host.
@@ -26,6 +28,8 @@ runtime_dir = {runtime}
 [http]
 address = "{address}"
 port = {port}
+
+[limits]
 
 [overlay]
 directory = {overlay}
@@ -39,17 +43,46 @@ enabled = false
 
 
 class HostService:
-    def __init__(self, port: int) -> None:
+    """The process, which a check also ends and starts again."""
+
+    def __init__(self, binary: Path, configuration: Path, port: int) -> None:
+        self._argv = [*DYING_WITH_US, binary, "serve", "--config", configuration]
         self._port = port
+        self.process: subprocess.Popen[bytes] | None = None
 
-    def get(self, path: str) -> Answer:
-        return ask(self._port, path)
+    def start(self) -> None:
+        self.stop()
+        # A session of its own: ctrl-C is for us, the service gets one SIGTERM and drains.
+        self.process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + START_LIMIT
+        while not self._answers():
+            if self.process.poll() is not None:
+                status = self.process.returncode
+                raise Failure(f"the service ended with status {status} while starting; the reason is above")
+            if time.monotonic() > deadline:
+                raise Failure(f"the service does not answer on port {self._port} after {START_LIMIT:.0f} s")
+            time.sleep(0.1)
 
-    def answers(self) -> bool:
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            with step("stopping the service"):
+                self.process.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(STOP_LIMIT)
+                self.process.kill()
+                self.process.wait()
+
+    def _answers(self) -> bool:
         try:
-            return self.get("/health").status == 200
+            return ask(self._port, "/health").status == 200
         except (OSError, http.client.HTTPException):
             return False
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+    )
 
 
 def serve(root: Path, directory: Path, port: int, checking: bool) -> int:
@@ -59,8 +92,8 @@ def serve(root: Path, directory: Path, port: int, checking: bool) -> int:
         raise Failure("cargo is not installed; install Rust, or Debian's cargo-web, or leave --host out")
     if run(["cargo", "build", "--bin", "edgeweb"], cwd=root / "service"):
         raise Failure("the service could not be built; the reason is above")
-    target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
-    binary = root / "service" / target / "debug" / "edgeweb"
+    work = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
+    binary = root / "service" / work / "debug" / "edgeweb"
 
     configuration = directory / "edgeweb.toml"
     (directory / "www").mkdir(parents=True, exist_ok=True)
@@ -73,34 +106,32 @@ def serve(root: Path, directory: Path, port: int, checking: bool) -> int:
     )
     write_atomically(configuration, text.encode())
 
-    service = HostService(port)
-    # A session of its own: ctrl-C is for us, the service gets one SIGTERM and drains.
-    process = subprocess.Popen(
-        [*DYING_WITH_US, binary, "serve", "--config", configuration], stdin=subprocess.DEVNULL, start_new_session=True
-    )
+    service = HostService(binary, configuration, port)
     try:
-        deadline = time.monotonic() + START_LIMIT
-        while not service.answers():
-            if process.poll() is not None:
-                raise Failure(f"the service ended with status {process.returncode} while starting; the reason is above")
-            if time.monotonic() > deadline:
-                raise Failure(f"the service does not answer on port {port} after {START_LIMIT:.0f} s")
-            time.sleep(0.1)
+        service.start()
         if checking:
-            return check.report(service)
+            target = Target(
+                "the process on this machine",
+                port,
+                frozenset({"shell", "start", "config"}),
+                shell,
+                service.start,
+                runtime_dir=str(directory / "run"),
+                state_dir=str(directory),
+                pages=str(directory / "www"),
+                config=str(configuration),
+                command=str(binary),
+                memory_limit=DEBUG_MEMORY,
+            )
+            return check.report(target)
         say("the service answers on this machine")
         print(f"  page     http://{ports.LOOPBACK}:{port}/")
         print(f"  health   http://{ports.LOOPBACK}:{port}/health")
         print(f"  config   {os.path.relpath(configuration)}")
         print(f"  stop     ctrl-C here, or: kill {os.getpid()}", flush=True)
-        status = process.wait()
+        assert service.process
+        status = service.process.wait()
         say(f"the service ended by itself with status {status}")
         return 1 if status else 0
     finally:
-        if process.poll() is None:
-            with step("stopping the service"):
-                process.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(STOP_LIMIT)
-                process.kill()
-                process.wait()
+        service.stop()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
+import secrets
 import shutil
 import subprocess
 import time
@@ -21,6 +23,7 @@ PROGRAM = "qemu-system-arm"
 HARDWARE = ("-M", "virt", "-cpu", "cortex-a15", "-m", "256")
 BOOT_LIMIT = 180.0  # s; it takes about 8, but not on a machine that compiles at the same time
 POWER_OFF_LIMIT = 15.0  # s
+LOGIN_LIMIT = 20.0  # s until a shell is found at the console
 ASK_AGAIN = 2.0  # s between requests to power off, for what is typed during boot is lost
 
 
@@ -53,6 +56,7 @@ class Setup:
     disk: Path | None = None
     keep_disk: bool = True  # False: what the machine writes to the disk is forgotten
     kernel_arguments: str = "quiet"
+    known_host_key: bool = True  # False: somebody's image, which has a key of its own
 
 
 class Machine:
@@ -104,7 +108,7 @@ class Machine:
         assert self._process.stdout and self._process.stdin
         self._console = Console(self._process.stdout, self._process.stdin, self.console_log)
         if "ssh" in self.ports:
-            ssh_keys.write_ssh_config(self.setup.directory, self.ports["ssh"])
+            ssh_keys.write_ssh_config(self.setup.directory, self.ports["ssh"], self.setup.known_host_key)
 
     def _arguments(self) -> list[str]:
         setup = self.setup
@@ -152,6 +156,45 @@ class Machine:
         return subprocess.run(
             argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
         )
+
+    def shell(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command on the machine as root: by ssh, or at the console of an image that has no ssh server."""
+        return self.ssh(command) if self._has_ssh() else self._console_shell(command)
+
+    def has_shell(self) -> bool:
+        return self.shell("true").returncode == 0
+
+    @functools.cache  # noqa: B019 - machines are few, and live as long as the program
+    def _has_ssh(self) -> bool:
+        return self.ssh("true").returncode == 0
+
+    def _console_shell(self, command: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+        if not self._console_prompt():
+            return subprocess.CompletedProcess(command, 255, "", "the console offers no shell to root")
+        mark = secrets.token_hex(4)
+        # The quotes keep the console's echo of this line from looking like its output.
+        self.console.send(f"echo '<'{mark}; ( {command} ) </dev/null 2>&1; echo '>'{mark} $?\n")
+        if not self.console.wait_for(rf">{mark} \d+", timeout):
+            return subprocess.CompletedProcess(
+                command, 255, "", "the console has no shell for root, or does not answer"
+            )
+        said = self.console.text()
+        output, _, status = said.partition(f"<{mark}\n")[2].partition(f">{mark} ")
+        return subprocess.CompletedProcess(command, int(status.split()[0]), output, "")
+
+    def _console_prompt(self) -> bool:
+        """Whether a shell awaits a command there, after logging in if need be; the service may be up before that."""
+        deadline = time.monotonic() + LOGIN_LIMIT
+        while time.monotonic() < deadline:
+            said = self.console.text().rstrip()
+            if said.endswith(("#", "$")):
+                return True
+            if said.endswith("assword:"):
+                return False
+            self.console.send("root\n" if said.endswith("login:") else "\n")
+            self.console.wait_for(r"[#$:] *$", ASK_AGAIN)
+            time.sleep(ASK_AGAIN / 4)
+        return False
 
     def power_off(self, limit: float = POWER_OFF_LIMIT) -> bool:
         """Asks for an orderly end over the console; False when the machine did not come to one in time."""

@@ -12,14 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from scripts.lib import armroot, check, debian_armhf, host_service, ports, ssh_keys
+from scripts.lib import armroot, check, debian_armhf, debian_systemd, host_service, ports, ssh_keys
 from scripts.lib.machine import BOOT_LIMIT, POWER_OFF_LIMIT, Machine, Setup
 from scripts.lib.steps import MIB, Failure, main_guard, require_space, run, say, step
+from scripts.lib.target import Target, on_a_device
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 CACHE = BUILD / "cache" / "armhf"
+SYSTEMD_CACHE = BUILD / "cache" / "armhf-systemd"
 BUILD_SPACE = 1200 * MIB  # what cargo leaves when it builds for ARM from nothing
+MACHINE_FEATURES = {"shell", "start", "config", "own-user", "syslog"}
 IMAGE_KINDS = (".ext4", ".wic", ".cpio.gz")
 
 DESCRIPTION = """\
@@ -52,6 +55,9 @@ def parse_arguments() -> argparse.Namespace:
     where.add_argument(
         "--image", type=Path, metavar="PATH", help="boot this image (.ext4, .wic, .cpio.gz), which stays as it is"
     )
+    parser.add_argument(
+        "--systemd", action="store_true", help="a machine with Debian's systemd instead of BusyBox; it keeps no state"
+    )
     where.add_argument("--binary", type=Path, metavar="PATH", help="put this ARM binary in the machine, build none")
     parser.add_argument("--console", action="store_true", help="connect this terminal to the machine's serial console")
     parser.add_argument("--check", action="store_true", help="test health and page, power off, exit with 0 or 1")
@@ -79,6 +85,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.host and (arguments.console or arguments.fresh or arguments.directory):
         parser.error("--console, --fresh and --directory are for the machine, not for --host")
+    if arguments.systemd and (arguments.host or arguments.image or arguments.fresh):
+        parser.error("--systemd is a machine of its own, without --host, --image and --fresh")
     if arguments.console and arguments.check:
         parser.error("--check needs nobody at the console")
     return arguments
@@ -137,9 +145,14 @@ def prepare(arguments: argparse.Namespace, directory: Path, forwards: tuple[port
         in_memory = arguments.image.name.endswith(".cpio.gz")
         armroot.write_image_loader(initrd, parts, image if in_memory else None)
         disk = None if in_memory else image
-        return Setup(directory, parts.kernel, initrd, forwards, disk, False, f"{verbosity} rdinit=/edgeweb/init")
+        return Setup(directory, parts.kernel, initrd, forwards, disk, False, f"{verbosity} rdinit=/edgeweb/init", False)
     binary = existing_file(arguments.binary, "binary") if arguments.binary else build_binary()
     parts = debian_armhf.fetch(CACHE)
+    if arguments.systemd:
+        disk = directory / "systemd.ext4"
+        debian_systemd.make_disk(disk, debian_systemd.fetch(SYSTEMD_CACHE), binary, authorized_key, host_key)
+        armroot.write_image_loader(initrd, parts, None)
+        return Setup(directory, parts.kernel, initrd, forwards, disk, False, f"{verbosity} rdinit=/edgeweb/init")
     armroot.write_root(initrd, parts, binary, authorized_key, host_key)
     disk = directory / "state.ext4"
     armroot.make_state_disk(disk, arguments.fresh or arguments.check)
@@ -156,6 +169,19 @@ def describe(machine: Machine, directory: Path, stop: str) -> None:
     print(f"  deploy   scripts/build-arm --quick && scripts/deploy {option}")
     print(f"  console  {relative}/console.log")
     print(f"  stop     {stop} here, or: kill {os.getpid()}", flush=True)
+
+
+def target_of(arguments: argparse.Namespace, machine: Machine) -> Target:
+    if arguments.image:
+        with step("looking for a shell on the image"):
+            shell = machine.shell if machine.has_shell() else None
+        return on_a_device(f"the image {arguments.image.name}", machine.ports["http"], shell)
+    name = "the ARM machine with systemd" if arguments.systemd else "the ARM machine"
+    # Our own machines have a shell: should it not answer, that is an error and nothing to skip.
+    target = on_a_device(name, machine.ports["http"], machine.ssh)
+    if missing := MACHINE_FEATURES - target.features:
+        raise Failure(f"{name} lacks {', '.join(sorted(missing))}; see {machine.console_log}")
+    return target
 
 
 def power_off(machine: Machine) -> None:
@@ -187,7 +213,7 @@ def run_machine(arguments: argparse.Namespace) -> int:
             with step("booting the machine"):
                 seconds = machine.wait_until_healthy(arguments.timeout)
             if arguments.check:
-                return check.report(machine)
+                return check.report(target_of(arguments, machine))
             say(f"the service answers, {seconds:.1f} s after power-on")
             describe(machine, directory, "ctrl-C")
             while machine.is_alive():

@@ -26,9 +26,10 @@ def make_keys(directory: Path) -> tuple[str, bytes]:
     return (directory / "id_ed25519.pub").read_text(), dropbear_key((directory / "host_ed25519").read_text())
 
 
-def write_ssh_config(directory: Path, port: int) -> Path:
+def write_ssh_config(directory: Path, port: int, known_host_key: bool = True) -> Path:
     """`ssh -F FILE edgeweb-qemu` reaches the machine without touching the person's own ssh files."""
     path = directory / "ssh_config"
+    known_hosts = directory.resolve() / "known_hosts" if known_host_key else Path("/dev/null")
     lines = [
         f"Host {HOST_ALIAS}",
         "  HostName 127.0.0.1",
@@ -36,10 +37,11 @@ def write_ssh_config(directory: Path, port: int) -> Path:
         "  User root",
         f"  HostKeyAlias {HOST_ALIAS}",
         f'  IdentityFile "{directory.resolve() / "id_ed25519"}"',
-        f'  UserKnownHostsFile "{directory.resolve() / "known_hosts"}"',
+        f'  UserKnownHostsFile "{known_hosts}"',
         "  IdentitiesOnly yes",
         "  BatchMode yes",
-        "  StrictHostKeyChecking yes",
+        # An image makes its key at its first boot; the way to it never leaves this machine.
+        f"  StrictHostKeyChecking {'yes' if known_host_key else 'no'}",
         "  ConnectTimeout 10",
         "  LogLevel ERROR",
     ]

@@ -91,6 +91,18 @@ def unittests(python: str | Path, folder: str) -> Result:
     return Result(max(int(ran[1]) - bad, 0), bad)
 
 
+def black_box(*target: str) -> Result:
+    """The suite that `scripts/run --check` has for every target; what the target cannot show is skipped, and said."""
+    status, said = call("scripts/run", *target, "--check")
+    ran = UNITTEST_RAN.search(said)
+    if ran is None or int(ran[1]) == 0:
+        return Result(0, 1)
+    counts = dict(UNITTEST_BAD.findall(said[ran.end() :]))
+    skipped = int(counts.pop("skipped", 0))
+    bad = sum(map(int, counts.values())) or (status != 0)
+    return Result(int(ran[1]) - skipped - bad, bad)
+
+
 def venv_python() -> Path:
     """A Python with what the layer's tests need, as tests/requirements.txt pins it."""
     python = VENV / "bin" / "python"
@@ -164,6 +176,12 @@ STEPS = [
         "the ARM binary, and the service in an ARM machine",
         ("binutils", "e2fsprogs", "file", "openssh-client", "qemu-system-arm"),
         lambda: [check("scripts/build-arm"), unittests(sys.executable, "tests/device")],
+    ),
+    Step(
+        "blackbox",
+        "the service from outside: as a process here, on ARM, and on ARM with systemd",
+        ("e2fsprogs", "fakeroot", "gcc", "libc6-dev", "openssh-client", "qemu-system-arm"),
+        lambda: [black_box("--host"), black_box(), black_box("--systemd")],
     ),
     Step(
         "readme",

@@ -1,26 +1,26 @@
-"""The service on an ARM machine in QEMU: what a device maker gets, seen from outside and from its own shell.
+"""The ARM binary, the quick machine's state, and deploys to both machines; what it serves is for tests/blackbox to see.
 
     python3 -m unittest -v tests.device.test_arm
 
-One machine serves all tests of `OnTheMachine`; they leave it as they found it. Ports are free ones, files are in a
+One machine serves all tests of a class; they leave it as they found it. Ports are free ones, files are in a
 temporary directory, and whatever takes time is polled within bounds.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
-from scripts.lib import armroot, debian_armhf, ports, ssh_keys
+from scripts.lib import armroot, debian_armhf, debian_systemd, ports, ssh_keys
 from scripts.lib.machine import Machine, Setup
-from scripts.lib.run import CACHE
-from tests.device.support import BINARY, LONG, ROOT, build_binary, machines_in, until
+from scripts.lib.run import CACHE, SYSTEMD_CACHE
+from tests.device.support import BINARY, LONG, ROOT, build_binary, machines_in
 
 DEPLOY = ROOT / "scripts" / "deploy"
-INIT = "/etc/init.d/edgeweb"
 
 
 def setUpModule() -> None:
@@ -45,21 +45,22 @@ class TheBinary(unittest.TestCase):
         self.assertNotIn("INTERP", said)
 
 
-class OnTheMachine(unittest.TestCase):
+class Deploying(unittest.TestCase):
+    """What holds on every machine."""
+
     directory: Path
     machine: Machine
-    setup_: Setup
+
+    @classmethod
+    def setup_of(cls, parts: debian_armhf.Parts, initrd: Path, authorized_key: str, host_key: bytes) -> Setup:
+        raise NotImplementedError
 
     @classmethod
     def setUpClass(cls) -> None:
         cls.directory = Path(tempfile.mkdtemp(prefix="edgeweb-arm-"))
         cls.addClassCleanup(shutil.rmtree, cls.directory)
-        parts = debian_armhf.fetch(CACHE)
-        initrd, disk = cls.directory / "initrd", cls.directory / "state.ext4"
-        armroot.write_root(initrd, parts, BINARY, *ssh_keys.make_keys(cls.directory))
-        armroot.make_state_disk(disk, fresh=True)
-        cls.setup_ = Setup(cls.directory, parts.kernel, initrd, ports.forwards({}, any_free=True), disk)
-        cls.machine = Machine(cls.setup_)
+        keys = ssh_keys.make_keys(cls.directory)
+        cls.machine = Machine(cls.setup_of(debian_armhf.fetch(CACHE), cls.directory / "initrd", *keys))
         cls.addClassCleanup(cls.stop_machine)
         cls.machine.start()
         cls.machine.wait_until_healthy()
@@ -76,11 +77,7 @@ class OnTheMachine(unittest.TestCase):
         return result.stdout
 
     def pid(self) -> int:
-        return int(self.ask("cat /run/edgeweb.pid"))
-
-    def log(self) -> str:
-        """What the service told syslog."""
-        return self.machine.ssh("grep 'edgeweb\\[' /var/log/messages").stdout
+        return int(json.loads(self.ask("cat /run/edgeweb/endpoints.json"))["pid"])
 
     def deploy(self, binary: Path) -> subprocess.CompletedProcess[str]:
         argv = [DEPLOY, "--binary", binary, "-F", self.directory / "ssh_config", ssh_keys.HOST_ALIAS]
@@ -90,72 +87,6 @@ class OnTheMachine(unittest.TestCase):
         path = self.directory / "script"
         path.write_text(f"#!/bin/sh\n{text}\n")
         return path
-
-    def test_answers_with_its_health(self) -> None:
-        answer = self.machine.get("/health")
-        self.assertEqual((answer.status, answer.body), (200, b'{"status":"ok"}'))
-
-    def test_answers_with_a_page(self) -> None:
-        answer = self.machine.get("/")
-        self.assertEqual((answer.status, answer.content_type), (200, "text/html"))
-        self.assertIn(b"<!doctype html", answer.body.lower())
-
-    def test_runs_as_its_own_user(self) -> None:
-        self.assertEqual(self.ask(f"stat -c %U /proc/{self.pid()}").strip(), "edgeweb")
-
-    def test_writes_to_the_machines_syslog(self) -> None:
-        self.assertRegex(self.log(), r"daemon\.info edgeweb\[\d+\]: ")
-
-    def test_init_script_says_the_status(self) -> None:
-        self.assertIn(f"running (pid {self.pid()})", self.ask(f"{INIT} status"))
-
-    def test_init_script_restarts(self) -> None:
-        before = self.pid()
-        self.ask(f"{INIT} restart")
-        self.assertNotEqual(self.pid(), before)
-        self.assertTrue(self.machine.is_healthy())
-
-    def test_init_script_reloads_in_the_same_process(self) -> None:
-        before, lines = self.pid(), len(self.log().splitlines())
-        self.ask(f"{INIT} reload")
-        said = "the new configuration is in force"
-        until(lambda: any(said in line for line in self.log().splitlines()[lines:]), "a log line about the reload")
-        self.assertEqual(self.pid(), before)
-        until(self.machine.is_healthy, "health after the reload")
-
-    def test_init_script_stops_and_starts(self) -> None:
-        self.addCleanup(self.machine.ssh, f"{INIT} start")
-        self.ask(f"{INIT} stop")
-        self.assertFalse(self.machine.is_healthy())
-        self.assertEqual(self.machine.ssh(f"{INIT} status").returncode, 3)
-        self.ask(f"{INIT} start")
-        self.assertTrue(self.machine.is_healthy())
-
-    def test_drains_on_sigterm_and_says_so(self) -> None:
-        self.addCleanup(self.machine.ssh, f"{INIT} restart")
-        pid, lines = self.pid(), len(self.log().splitlines())
-        self.ask(f"kill -TERM {pid}")
-        until(lambda: self.machine.ssh(f"test -e /proc/{pid}").returncode, "the end after SIGTERM", 12)
-        said = "\n".join(self.log().splitlines()[lines:])
-        self.assertIn("SIGTERM", said)
-        self.assertIn("stopped", said)
-
-    def test_starts_again_after_it_was_killed(self) -> None:
-        self.ask(f"kill -KILL {self.pid()}")
-        until(lambda: self.machine.ssh(f"{INIT} status").returncode == 1, "a status that says dead")
-        self.ask(f"{INIT} start")
-        self.assertTrue(self.machine.is_healthy())
-
-    def test_state_survives_a_power_off(self) -> None:
-        self.ask("echo kept > /var/lib/edgeweb/kept && echo lost > /etc/lost")
-        self.assertTrue(self.machine.stop(), "the machine had to be killed")
-        self.assertEqual(machines_in(self.directory), [])
-        type(self).machine = Machine(self.setup_)
-        self.machine.start()
-        self.machine.wait_until_healthy()
-        self.assertEqual(self.ask("cat /var/lib/edgeweb/kept").strip(), "kept")
-        self.assertNotEqual(self.machine.ssh("test -e /etc/lost").returncode, 0)
-        self.assertEqual(self.ask("stat -c %U /var/lib/edgeweb").strip(), "edgeweb")
 
     def test_deploy_swaps_a_good_binary(self) -> None:
         # The same program with a byte behind it: it runs, and it can be told apart.
@@ -200,6 +131,39 @@ class OnTheMachine(unittest.TestCase):
         result = self.deploy(BINARY)
         self.assertEqual(result.returncode, 1)
         self.assertIn("read-only root file system", result.stderr)
+
+
+class OnTheMachine(Deploying):
+    @classmethod
+    def setup_of(cls, parts: debian_armhf.Parts, initrd: Path, authorized_key: str, host_key: bytes) -> Setup:
+        disk = cls.directory / "state.ext4"
+        armroot.write_root(initrd, parts, BINARY, authorized_key, host_key)
+        armroot.make_state_disk(disk, fresh=True)
+        return Setup(cls.directory, parts.kernel, initrd, ports.forwards({}, any_free=True), disk)
+
+    def test_state_survives_a_power_off(self) -> None:
+        self.ask("echo kept > /var/lib/edgeweb/kept && echo lost > /etc/lost")
+        self.assertTrue(self.machine.stop(), "the machine had to be killed")
+        self.assertEqual(machines_in(self.directory), [])
+        type(self).machine = Machine(self.machine.setup)
+        self.machine.start()
+        self.machine.wait_until_healthy()
+        self.assertEqual(self.ask("cat /var/lib/edgeweb/kept").strip(), "kept")
+        self.assertNotEqual(self.machine.ssh("test -e /etc/lost").returncode, 0)
+        self.assertEqual(self.ask("stat -c %U /var/lib/edgeweb").strip(), "edgeweb")
+
+
+class OnTheMachineWithSystemd(Deploying):
+    @classmethod
+    def setup_of(cls, parts: debian_armhf.Parts, initrd: Path, authorized_key: str, host_key: bytes) -> Setup:
+        disk = cls.directory / "systemd.ext4"
+        debian_systemd.make_disk(disk, debian_systemd.fetch(SYSTEMD_CACHE), BINARY, authorized_key, host_key)
+        armroot.write_image_loader(initrd, parts, None)
+        forwards = ports.forwards({}, any_free=True)
+        return Setup(cls.directory, parts.kernel, initrd, forwards, disk, kernel_arguments="quiet rdinit=/edgeweb/init")
+
+
+del Deploying  # only what is built on it is to be run
 
 
 if __name__ == "__main__":

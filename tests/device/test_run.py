@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.server
 import io
 import os
 import shutil
@@ -14,13 +15,15 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import unittest
 from pathlib import Path
 
 from scripts.lib import armroot, check, debian_armhf, ssh_keys
-from scripts.lib.machine import Answer, Machine, Setup
+from scripts.lib.machine import Machine, Setup
 from scripts.lib.run import CACHE
 from scripts.lib.steps import Failure, require_space
+from scripts.lib.target import Target
 from tests.device.support import BINARY, LONG, ROOT, build_binary, machines_in, until
 
 RUN = ROOT / "scripts" / "run"
@@ -34,16 +37,6 @@ def run(*arguments: str | Path, timeout: float = LONG) -> subprocess.CompletedPr
     return subprocess.run(
         [RUN, *arguments], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False
     )
-
-
-class Canned:
-    """A service that answers as it was told."""
-
-    def __init__(self, answers: dict[str, Answer]) -> None:
-        self._answers = answers
-
-    def get(self, path: str) -> Answer:
-        return self._answers[path]
 
 
 class TheCommand(unittest.TestCase):
@@ -72,33 +65,20 @@ class TheCommand(unittest.TestCase):
         assert process.stdout
         process.stdout.close()
 
-    def test_check_says_by_its_exit_status_that_all_is_well(self) -> None:
-        result = run("--check", "--binary", BINARY, "--directory", self.directory)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        self.assertEqual(result.stdout.splitlines(), ["ok: GET /health", "ok: GET /"])
-        self.assertEqual(machines_in(self.directory), [])
+    def test_check_does_not_take_another_server_for_the_service(self) -> None:
+        class Quiet(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                pass
 
-    def test_check_tells_a_wrong_answer_from_a_right_one(self) -> None:
-        page, health = Answer(200, "text/html", b"<!doctype html>"), Answer(200, "application/json", b'{"status":"ok"}')
-        wrong = {
-            "/health": [
-                Answer(503, health.content_type, health.body),
-                Answer(200, "text/html", b"ok"),
-                Answer(200, "application/json", b"{}"),
-            ],
-            "/": [
-                Answer(404, "text/html", page.body),
-                Answer(200, "text/plain", page.body),
-                Answer(200, "text/html", b""),
-            ],
-        }
-        silence = contextlib.redirect_stdout(io.StringIO())
-        with silence:
-            self.assertEqual(check.report(Canned({"/health": health, "/": page})), 0)
-        for path, answers in wrong.items():
-            for answer in answers:
-                with self.subTest(path=path, answer=answer), silence:
-                    self.assertEqual(check.report(Canned({"/health": health, "/": page, path: answer})), 1)
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as other:
+            threading.Thread(target=other.serve_forever, daemon=True).start()
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said):
+                status = check.report(Target("another server", other.server_address[1], frozenset()))
+            other.shutdown()
+        self.assertEqual(status, 1)
+        self.assertIn("test_health (tests.blackbox.test_http.Health.test_health) ... FAIL", said.getvalue())
+        self.assertIn("skipped 'another server lacks shell: ", said.getvalue())
 
     def test_check_fails_when_the_service_does_not_start(self) -> None:
         broken = self.directory / "broken"
@@ -116,6 +96,9 @@ class TheCommand(unittest.TestCase):
         before = image.read_bytes()
         result = run("--check", "--image", image, "--directory", self.directory / "machine")
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        # By its console: the image does not know the key for ssh.
+        self.assertRegex(result.stdout, r"features: .*\bshell\b.*\bsysvinit\b")
+        self.assertEqual(machines_in(self.directory), [])
         self.assertEqual(image.read_bytes(), before)
 
     def test_a_taken_port_is_named(self) -> None:
