@@ -94,6 +94,7 @@ class EdgewebTest(EdgewebCase):
         self.say("edgeweb check-config")
 
     @OETestDepends(["edgeweb.EdgewebTest.test_edgeweb_health"])
+    @OEHasPackage(["busybox", "wget"])
     def test_edgeweb_page(self):
         port = self.endpoints()["endpoints"][0]["port"]
         page = self.say(f"wget -q -O - http://127.0.0.1:{port}/")
