@@ -32,11 +32,11 @@ python () {
 
 # What this image is made of in DEPLOY_DIR_IMAGE, as names below it: its own files, and those of
 # the recipes that are deployed with it (kernel, device trees, boot loader).
-def image_signing_names(d):
+def image_signing_names(d, tasks):
     directory = d.getVar('DEPLOY_DIR_IMAGE') + '/'
     multilibs = {}
     names = []
-    for task in d.getVar('BB_TASKDEPDATA', False).values():
+    for task in tasks:
         if task.taskname not in ('do_image_complete', 'do_create_image_sbom_spdx', 'do_deploy'):
             continue
         sstate_manifest = oe.sstatesig.find_sstate_manifest(task.pn, task.fn, task.taskname[len('do_'):], d, multilibs)[0]
@@ -44,8 +44,6 @@ def image_signing_names(d):
             paths = f.read().splitlines()
         names += [path[len(directory):] for path in paths if path.startswith(directory)]
     return names
-# Known to the task only when it runs.
-image_signing_names[vardepsexclude] += "BB_TASKDEPDATA"
 
 python do_image_sign () {
     key, pass_file = d.getVar('IMAGE_SIGNING_KEY'), d.getVar('IMAGE_SIGNING_KEY_PASS_FILE')
@@ -58,7 +56,8 @@ python do_image_sign () {
             if bb.utils.to_boolean(d.getVar('IMAGE_SIGNING_RELEASE')):
                 bb.fatal('%s; IMAGE_SIGNING_RELEASE wants the maker\'s own in IMAGE_SIGNING_KEY and IMAGE_SIGNING_CERT' % message)
             bb.warn('%s; not for a release.' % message)
-        edgeweb.image_signing.write_manifest(d.getVar('DEPLOY_DIR_IMAGE'), image_signing_names(d), manifest)
+        names = image_signing_names(d, d.getVar('BB_TASKDEPDATA', False).values())
+        edgeweb.image_signing.write_manifest(d.getVar('DEPLOY_DIR_IMAGE'), names, manifest)
         edgeweb.image_signing.sign(manifest, manifest + '.p7s', key, certificate, chain, pass_file)
     except edgeweb.image_signing.SigningError as error:
         bb.fatal('image-signing: %s' % error)
@@ -71,7 +70,8 @@ do_image_sign[depends] += "openssl-native:do_populate_sysroot"
 do_image_sign[recrdeptask] += "do_deploy"
 # Another certificate is another signature; where it and its key lie is not.
 do_image_sign[file-checksums] += "${@' '.join(f'{d.getVar(v)}:True' for v in ('IMAGE_SIGNING_CERT', 'IMAGE_SIGNING_CHAIN') if d.getVar(v))}"
-do_image_sign[vardepsexclude] += "IMAGE_SIGNING_KEY IMAGE_SIGNING_KEY_PASS_FILE IMAGE_SIGNING_CERT IMAGE_SIGNING_CHAIN"
+# BB_TASKDEPDATA is there only when the task runs.
+do_image_sign[vardepsexclude] += "IMAGE_SIGNING_KEY IMAGE_SIGNING_KEY_PASS_FILE IMAGE_SIGNING_CERT IMAGE_SIGNING_CHAIN BB_TASKDEPDATA"
 
 # An image is not kept in sstate, so its signature is not either.
 SSTATETASKS += "do_image_sign"
