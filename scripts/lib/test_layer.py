@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from scripts.lib import bitbake, test
 from scripts.lib.bitbake import HOST_TOOLCHAIN, OFFLINE, ROOT, Fragment, Kas, choose, fragments, join
-from scripts.lib.steps import Failure, capture, main_guard, run, write_atomically
+from scripts.lib.steps import DYING_WITH_US, Failure, capture, main_guard, run, step, write_atomically
 
 LAYER = ROOT / "meta-edgeweb"
 WORK = ROOT / "build" / "test-layer"
@@ -269,32 +269,37 @@ def layers(session: Session) -> None:
 
 
 def template(session: Session) -> None:
-    """A build directory of oe-init-build-env, as the README shows it, beside the same layers."""
-    session.build(session.choose(), "-e", target="edgeweb")
-    place = WORK / "template"
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    for name, path in (*((name, session.kas.work / name) for name in METADATA), ("edgeweb", ROOT)):
-        (place / name).symlink_to(path)
-    # What the fragments that join every step say, and what is built and fetched already.
-    confs = [text for one in session.common for text in one.config.get("local_conf_header", {}).values()]
-    (place / "site.conf").write_text("\n".join(confs))
+    """A build directory of oe-init-build-env, as the README shows it, with this tree beside the same layers."""
+    if session.kas.run("checkout", join(session.choose())):
+        raise Wrong("kas cannot check the layers out; the reason is above")
+    work, build = session.kas.work, session.kas.work / "template"
+    shutil.rmtree(build, ignore_errors=True)
+    (build / "conf").mkdir(parents=True)
+    # What the fragments that join every step say; BitBake reads it before local.conf.
+    said_by_all = [text for one in session.common for text in one.config["local_conf_header"].values()]
+    (build / "conf" / "site.conf").write_text("\n".join(said_by_all))
+    (work / "edgeweb").unlink(missing_ok=True)
+    (work / "edgeweb").symlink_to(ROOT)
     script = (
-        "TEMPLATECONF=$PWD/edgeweb/meta-edgeweb/conf/templates/edgeweb . openembedded-core/oe-init-build-env build"
-        " && cp ../site.conf conf/ && bitbake -p"
-        " && bitbake-getvar --value MACHINE && bitbake-getvar --value INIT_MANAGER"
+        "TEMPLATECONF=$PWD/edgeweb/meta-edgeweb/conf/templates/edgeweb . openembedded-core/oe-init-build-env template"
+        " && bitbake -p && bitbake-getvar --value MACHINE && bitbake-getvar --value INIT_MANAGER"
     )
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=place,
-        env={**session.kas.environment(), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = (done.stdout + done.stderr).splitlines()
-    Kas(place, place / "build", session.kas.program).end_server()
-    print("\n".join(f"    {line}" for line in said))
+    try:
+        with step("bitbake -p in a new build directory"):
+            done = subprocess.run(
+                [*DYING_WITH_US, "bash", "-c", script],
+                cwd=work,
+                env={**session.kas.environment(), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+    finally:
+        replace(session.kas, build=build).end_server()
+        (work / "edgeweb").unlink()
+    said = done.stdout.splitlines()
+    print("\n".join(f"    {line}" for line in said), flush=True)
     session.expect(done.returncode == 0, "TEMPLATECONF, oe-init-build-env, bitbake -p", last_error(said))
     session.expect(said[-2:] == [MACHINE, "systemd"], "machine and init system are kas.yml's", " ".join(said[-2:]))
     session.expect(not complaints(said), "no complaint about this layer", " / ".join(complaints(said)))
@@ -443,15 +448,15 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def run_step(step: Step, session: Session) -> bool:
+def run_step(chosen: Step, session: Session) -> bool:
     began = time.monotonic()
-    print(f"\n==> {step.name}: {step.about}", flush=True)
+    print(f"\n==> {chosen.name}: {chosen.about}", flush=True)
     try:
-        step.run(session)
+        chosen.run(session)
         reason = None
     except (Wrong, Failure, test.StepError, OSError) as error:
         reason = str(error)
-    print(f"==> {step.name}: {reason or 'ok'} ({time.monotonic() - began:.0f} s)", flush=True)
+    print(f"==> {chosen.name}: {reason or 'ok'} ({time.monotonic() - began:.0f} s)", flush=True)
     return reason is None
 
 
@@ -474,7 +479,8 @@ def main() -> int:
         for name in arguments.step or STEPS:
             results[name] = run_step(STEPS[name], session)
     finally:
-        kas.end_server()
+        for one in (session.kas, session.fast):
+            one.end_server()
     print()
     for name, right in results.items():
         print(f"{name:<14} {'ok' if right else 'FAILED'}")

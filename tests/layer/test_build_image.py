@@ -30,10 +30,12 @@ echo "2026-01-01 00:00:00 - INFO     - NOTE: Running task 1 of 2 (/x/edgeweb_0.1
 echo "2026-01-01 00:00:00 - INFO     - NOTE: recipe edgeweb-0.1.0-r0: task do_compile: Started"
 echo "2026-01-01 00:00:00 - INFO     - WARNING: something to know"
 echo "2026-01-01 00:00:00 - INFO     - NOTE: Running task 2 of 2 (/x/edgeweb-image.bb:do_rootfs)"
-deploy=$KAS_BUILD_DIR/tmp/deploy/images/qemuarm
-mkdir -p "$deploy"
-echo disk >"$deploy/with-a-date.ext4"
-ln -sf with-a-date.ext4 "$deploy/edgeweb-image-qemuarm.rootfs.ext4"
+for machine in qemuarm beaglebone-yocto; do
+  deploy=$KAS_BUILD_DIR/tmp/deploy/images/$machine
+  mkdir -p "$deploy"
+  echo disk >"$deploy/with-a-date.ext4"
+  ln -sf with-a-date.ext4 "$deploy/edgeweb-image-$machine.rootfs.ext4"
+done
 if [[ -n ${SERVER:-} ]]; then
   # BitBake's server: in a session of its own, known by its lock.
   setsid bash -c 'exec -a bitbake-server sleep 600' &
@@ -126,6 +128,7 @@ class CommandTest(unittest.TestCase):
     def test_a_board_is_not_booted_here(self) -> None:
         status, said = self.call("beaglebone")
         self.assertEqual(status, 0, said)
+        self.assertIn("/edgeweb-image-beaglebone-yocto.rootfs.ext4  (", said)
         self.assertNotIn("boot it", said)
 
     def test_failed(self) -> None:
