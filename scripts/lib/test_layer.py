@@ -258,7 +258,7 @@ def layers(session: Session) -> None:
     said = session.shell(
         chosen,
         f"bitbake-layers add-layer {layer} && bitbake-layers show-layers && bitbake-layers show-recipes edgeweb"
-        f" && bitbake-layers flatten {shlex.quote(str(flat))} meta-edgeweb && bitbake-layers remove-layer {layer}",
+        f" && bitbake-layers flatten {shlex.quote(str(flat))} && bitbake-layers remove-layer {layer}",
     )
     text = "\n".join(said)
     session.expect(
