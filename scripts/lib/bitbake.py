@@ -26,6 +26,7 @@ from scripts.lib.steps import (
     end_group,
     require_space,
     run,
+    say,
     step,
     write_atomically,
 )
@@ -280,13 +281,13 @@ class Kas:
         except BaseException:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGINT)
-            with step("BitBake ends the tasks it is at; ctrl-C once more stops them at once"):
-                with contextlib.suppress(subprocess.TimeoutExpired, Interrupted):
-                    self.drain(process)
-                if process.poll() is None:
-                    end_group(process)
-                if self.server() != foreign:
-                    self.end_server()
+            say("BitBake ends the tasks it is at; ctrl-C once more stops them at once")
+            with contextlib.suppress(subprocess.TimeoutExpired, Interrupted):
+                self.drain(process)
+            if process.poll() is None:
+                end_group(process)
+            if self.server() != foreign:
+                self.end_server()
             raise
 
     @staticmethod
