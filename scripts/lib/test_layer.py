@@ -31,7 +31,8 @@ NEEDS = {"fit-signing": ["beaglebone"]}
 MESSAGE = re.compile(r"^(?:WARNING|ERROR): ")
 OURS = re.compile(r"edgeweb", re.IGNORECASE)
 ATTEMPTED = re.compile(r"Attempted (\d+) tasks .* all succeeded")
-CRATE = re.compile(r"crate://[\w.-]+/[\w.+-]+/[\w.+-]+")
+# At the head of a line: the generator's comments name one, too.
+CRATE = re.compile(r"^ +(crate://[\w.-]+/[\w.+-]+/[\w.+-]+)", re.MULTILINE)
 CHECKSUM = re.compile(r'^SRC_URI\[([\w.+-]+)\.sha256sum\] = "([0-9a-f]{64})"', re.MULTILINE)
 
 DESCRIPTION = """\
