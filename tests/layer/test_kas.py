@@ -53,6 +53,7 @@ EXPECTED = {
     "static",
     "systemd",
     "sysvinit",
+    "testimage",
 }
 
 Config = dict[str, Any]
