@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -265,6 +266,16 @@ class MachineTest(unittest.TestCase):
             wanted = re.search(r"^kas==(.*)$", (ROOT / "tests" / "requirements.txt").read_text(), re.MULTILINE)
             assert wanted is not None
             self.assertIn(f"kas {wanted[1]} ", done.stdout)
+
+
+class CratesTest(unittest.TestCase):
+    def test_of_the_recipe(self) -> None:
+        recipe = next((ROOT / "meta-edgeweb" / "recipes-edgeweb" / "edgeweb").glob("edgeweb_*.bb")).read_text()
+        lock = tomllib.loads((ROOT / "service" / "Cargo.lock").read_text())
+        packages = [package for package in lock["package"] if "source" in package]
+        names, sums = test_layer.crates(recipe)
+        self.assertEqual(names, {f"crate://crates.io/{package['name']}/{package['version']}" for package in packages})
+        self.assertEqual(sums, {f"{package['name']}-{package['version']}": package["checksum"] for package in packages})
 
 
 class PremirrorTest(unittest.TestCase):
