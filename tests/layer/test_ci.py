@@ -96,6 +96,15 @@ class ExampleTest(unittest.TestCase):
             for variable in ("SSTATE_DIR", "BB_HASHSERVE_DB_DIR"):
                 self.assertRegex(path.read_text(), rf"(?m)^ *{variable}\b")
 
+    def test_what_is_tested_is_built_first(self) -> None:
+        """testimage boots what is there; its fragment makes another image than the one without."""
+        for path in (WORKFLOW, GITLAB, JENKINS):
+            lines = "\n".join(commands(path)).splitlines()
+            tests = [line for line in lines if line.endswith(" -c testimage")]
+            self.assertGreater(len(tests), 0, path.name)
+            for line in tests:
+                self.assertIn(line.removesuffix(" -c testimage"), lines[: lines.index(line)])
+
     def test_configurations(self) -> None:
         """Fragments that exist and that do not exclude each other."""
         for path in (WORKFLOW, GITLAB, JENKINS):
