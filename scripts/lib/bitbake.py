@@ -245,7 +245,7 @@ class Kas:
         require_space(self.build, min(space, NEXT_SPACE) if begun else space, "to build")
 
     def run(self, *words: str | Path, said: list[str] | None = None) -> int:
-        """Runs kas and shows what BitBake says; `said` gets the lines as well. Nothing of it is left running."""
+        """Runs kas and shows what BitBake says; `said` gets the lines as well."""
         argv = [*DYING_WITH_US, self.program, *words]
         if sys.stdout.isatty() and said is None:
             # In a session of its own: ctrl-C is ours to pass on, once, and then to wait.
