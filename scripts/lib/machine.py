@@ -159,13 +159,14 @@ class Machine:
 
     def shell(self, command: str) -> subprocess.CompletedProcess[str]:
         """Runs a command on the machine as root: by ssh, or at the console of an image that has no ssh server."""
-        return self.ssh(command) if self._has_ssh() else self._console_shell(command)
+        return self.ssh(command) if self.has_ssh() else self._console_shell(command)
 
     def has_shell(self) -> bool:
         return self.shell("true").returncode == 0
 
     @functools.cache  # noqa: B019 - machines are few, and live as long as the program
-    def _has_ssh(self) -> bool:
+    def has_ssh(self) -> bool:
+        """An image may have no server, or one that does not know our key."""
         return self.ssh("true").returncode == 0
 
     def _console_shell(self, command: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:

@@ -23,6 +23,7 @@ CACHE = BUILD / "cache" / "armhf"
 SYSTEMD_CACHE = BUILD / "cache" / "armhf-systemd"
 BUILD_SPACE = 1200 * MIB  # what cargo leaves when it builds for ARM from nothing
 MACHINE_FEATURES = {"shell", "start", "config", "own-user", "syslog"}
+SYSTEMD_FEATURES, SYSVINIT_FEATURES = {"systemd", "systemd-analyze"}, {"sysvinit", "monitor"}
 IMAGE_KINDS = (".ext4", ".wic", ".cpio.gz")
 
 DESCRIPTION = """\
@@ -33,7 +34,8 @@ EPILOG = """\
 examples:
   scripts/run                          the machine, on the default ports
   scripts/run --port 0 --port ssh=0    on any free ports
-  scripts/run --check                  boot, test from outside, power off; the exit status is the result
+  scripts/run --check                  boot, examine the service, power off; the exit status is the result
+  scripts/run --systemd                with Debian's systemd and the layer's unit in place of BusyBox
   scripts/run --image PATH.ext4        a Poky image instead, with this kernel
   scripts/deploy --qemu                a new binary into the running machine, in seconds
 
@@ -60,7 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     where.add_argument("--binary", type=Path, metavar="PATH", help="put this ARM binary in the machine, build none")
     parser.add_argument("--console", action="store_true", help="connect this terminal to the machine's serial console")
-    parser.add_argument("--check", action="store_true", help="test health and page, power off, exit with 0 or 1")
+    parser.add_argument("--check", action="store_true", help="run tests/blackbox on it, power off, exit with 0 or 1")
     parser.add_argument(
         "--port",
         action="append",
@@ -159,14 +161,15 @@ def prepare(arguments: argparse.Namespace, directory: Path, forwards: tuple[port
     return Setup(directory, parts.kernel, initrd, forwards, disk, kernel_arguments=verbosity)
 
 
-def describe(machine: Machine, directory: Path, stop: str) -> None:
+def describe(machine: Machine, directory: Path, stop: str, has_ssh: bool) -> None:
     relative = os.path.relpath(directory)
     option = "--qemu" if directory == BUILD / "qemu" else f"-F {relative}/ssh_config {ssh_keys.HOST_ALIAS}"
     base = f"http://{ports.LOOPBACK}:{machine.ports['http']}"
     print(f"  page     {base}/")
     print(f"  health   {base}/health")
-    print(f"  shell    ssh -F {relative}/ssh_config {ssh_keys.HOST_ALIAS}")
-    print(f"  deploy   scripts/build-arm --quick && scripts/deploy {option}")
+    if has_ssh:
+        print(f"  shell    ssh -F {relative}/ssh_config {ssh_keys.HOST_ALIAS}")
+        print(f"  deploy   scripts/build-arm --quick && scripts/deploy {option}")
     print(f"  console  {relative}/console.log")
     print(f"  stop     {stop} here, or: kill {os.getpid()}", flush=True)
 
@@ -179,7 +182,8 @@ def target_of(arguments: argparse.Namespace, machine: Machine) -> Target:
     name = "the ARM machine with systemd" if arguments.systemd else "the ARM machine"
     # Our own machines have a shell: should it not answer, that is an error and nothing to skip.
     target = on_a_device(name, machine.ports["http"], machine.ssh)
-    if missing := MACHINE_FEATURES - target.features:
+    expected = MACHINE_FEATURES | (SYSTEMD_FEATURES if arguments.systemd else SYSVINIT_FEATURES)
+    if missing := expected - target.features:
         raise Failure(f"{name} lacks {', '.join(sorted(missing))}; see {machine.console_log}")
     return target
 
@@ -206,7 +210,7 @@ def run_machine(arguments: argparse.Namespace) -> int:
         try:
             machine.start()
             if arguments.console:
-                describe(machine, directory, "ctrl-]")
+                describe(machine, directory, "ctrl-]", not arguments.image)
                 say("the serial console; the service answers when the machine has booted")
                 machine.console.attach(machine.is_alive)
                 return 0
@@ -215,7 +219,7 @@ def run_machine(arguments: argparse.Namespace) -> int:
             if arguments.check:
                 return check.report(target_of(arguments, machine))
             say(f"the service answers, {seconds:.1f} s after power-on")
-            describe(machine, directory, "ctrl-C")
+            describe(machine, directory, "ctrl-C", machine.has_ssh())
             while machine.is_alive():
                 signal.sigtimedwait([], 0.5)
             say("the machine was powered off from inside")

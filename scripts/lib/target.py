@@ -36,7 +36,7 @@ class Target:
     pages: str = "/var/lib/edgeweb/www"  # the overlay's directory
     config: str = "/etc/edgeweb/edgeweb.toml"
     command: str = "/usr/bin/edgeweb"
-    memory_limit: int = 12 * 1024  # KiB of resident memory, busy as it may have been
+    memory_limit: int = 8 * 1024  # KiB of resident memory, busy as it may have been
 
 
 def on_a_device(name: str, port: int, shell: Shell | None) -> Target:

@@ -174,7 +174,7 @@ STEPS = [
     Step(
         "device",
         "the ARM binary, and the service in an ARM machine",
-        ("binutils", "e2fsprogs", "file", "openssh-client", "qemu-system-arm"),
+        ("binutils", "e2fsprogs", "fakeroot", "file", "openssh-client", "qemu-system-arm"),
         lambda: [check("scripts/build-arm"), unittests(sys.executable, "tests/device")],
     ),
     Step(
