@@ -19,11 +19,21 @@ class _Result(unittest.TextTestResult):
     interrupted: Interrupted | None = None
 
     def addError(self, test: unittest.TestCase, err: Any) -> None:
-        if isinstance(err[1], Interrupted):
+        if not self._stops(err):
+            super().addError(test, err)
+
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: Any) -> None:
+        if not self._stops(err):
+            super().addSubTest(test, subtest, err)
+
+    def wasSuccessful(self) -> bool:
+        return super().wasSuccessful() and self.interrupted is None
+
+    def _stops(self, err: Any) -> bool:
+        if err and isinstance(err[1], Interrupted):
             self.interrupted = err[1]
             self.stop()
-        else:
-            super().addError(test, err)
+        return self.interrupted is not None
 
 
 def report(target: Target) -> int:

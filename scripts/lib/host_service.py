@@ -18,7 +18,7 @@ from scripts.lib.target import Target
 
 START_LIMIT = 20.0  # s
 STOP_LIMIT = 15.0  # s; the service itself drains for up to 10
-DEBUG_MEMORY = 48 * 1024  # KiB; this is not the binary that a device gets
+DEBUG_MEMORY = 24 * 1024  # KiB; this is not the binary that a device gets
 
 CONFIGURATION = """\
 # Written by scripts/run --host.
