@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.client
 import json
+import re
 import secrets
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ PROGRAM = "qemu-system-arm"
 HARDWARE = ("-M", "virt", "-cpu", "cortex-a15", "-m", "256")
 BOOT_LIMIT = 180.0  # s; it takes about 8, but not on a machine that compiles at the same time
 POWER_OFF_LIMIT = 15.0  # s
+ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[78])")  # shells ask the terminal for its size behind their prompt
 LOGIN_LIMIT = 20.0  # s until a shell is found at the console
 ASK_AGAIN = 2.0  # s between requests to power off, for what is typed during boot is lost
 
@@ -187,7 +189,7 @@ class Machine:
         """Whether a shell awaits a command there, after logging in if need be; the service may be up before that."""
         deadline = time.monotonic() + LOGIN_LIMIT
         while time.monotonic() < deadline:
-            said = self.console.text().rstrip()
+            said = ESCAPES.sub("", self.console.text()).rstrip()
             if said.endswith(("#", "$")):
                 return True
             if said.endswith("assword:"):

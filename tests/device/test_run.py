@@ -70,7 +70,11 @@ class TheCommand(unittest.TestCase):
             def log_message(self, *_: object) -> None:
                 pass
 
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as other:
+        class Server(http.server.ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None:
+                pass
+
+        with Server(("127.0.0.1", 0), Quiet) as other:
             threading.Thread(target=other.serve_forever, daemon=True).start()
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
