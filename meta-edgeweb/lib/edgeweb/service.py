@@ -41,7 +41,9 @@ def wrong(settings):
                 f"EDGEWEB_SERVICE_{key} is {settings[key]!r}; lower case letters, digits, - and _, at most 31, please"
             )
     if settings["USER"] == "root":
-        found.append("EDGEWEB_SERVICE_USER is root; name a user of its own, and EDGEWEB_SERVICE_CAPABILITIES if it needs any")
+        found.append(
+            "EDGEWEB_SERVICE_USER is root; name a user of its own, and EDGEWEB_SERVICE_CAPABILITIES if it needs any"
+        )
     for key in ("COMMAND", "CHECK", "HEALTH"):
         value = settings[key]
         if not value.startswith("/") and (value or key == "COMMAND"):
@@ -73,9 +75,9 @@ def render(template, settings):
     )
     lines = []
     for line in template.splitlines():
-        if condition := OPTIONAL.match(line):
-            if not values[condition[1]]:
-                continue
-            line = line[condition.end() :]
-        lines.append(PLACEHOLDER.sub(lambda found: values[found[1]], line))
+        condition = OPTIONAL.match(line)
+        if condition and not values[condition[1]]:
+            continue
+        text = line[condition.end() :] if condition else line
+        lines.append(PLACEHOLDER.sub(lambda found: values[found[1]], text))
     return "".join(f"{line}\n" for line in lines)
