@@ -75,12 +75,12 @@ RMINITDIR:class-target = "${@bb.utils.contains('DISTRO_FEATURES', 'systemd sysvi
     bb.utils.contains('DISTRO_FEATURES', 'systemd', 'rm_sysvinit_initddir', 'rm_systemd_unitdir', d), d)}"
 
 def edgeweb_service_settings(d):
-    return {key: (d.getVar("EDGEWEB_SERVICE_" + key) or "").strip() for key in edgeweb.service.SETTINGS}
+    return {key: (d.getVar("EDGEWEB_SERVICE_" + key) or "").strip() for key in edgeweb_layer.service.SETTINGS}
 
 # What is wrong is said while parsing, before anything is built.
 # nooelint: oelint.task.noanonpython
 python () {
-    for reason in edgeweb.service.wrong(edgeweb_service_settings(d)):
+    for reason in edgeweb_layer.service.wrong(edgeweb_service_settings(d)):
         raise bb.parse.SkipRecipe(reason)
     systemd, sysvinit = d.getVar("EDGEWEB_SERVICE_SYSTEMD"), d.getVar("EDGEWEB_SERVICE_SYSVINIT")
     if not systemd and not sysvinit:
@@ -99,7 +99,7 @@ python edgeweb_service_install () {
 
     def put(template, path, mode=0o644):
         with open(os.path.join(d.getVar("UNPACKDIR"), template)) as file:
-            text = edgeweb.service.render(file.read(), values)
+            text = edgeweb_layer.service.render(file.read(), values)
         path = root + d.expand(path)
         bb.utils.mkdirhier(os.path.dirname(path))
         with open(path, "w") as file:
@@ -119,7 +119,7 @@ python edgeweb_service_install () {
             put("monitor.cron.in", "${sysconfdir}/cron.d/%s-monitor" % name)
 }
 # Their names are put together above, where BitBake does not see them.
-edgeweb_service_install[vardeps] += "${@' '.join('EDGEWEB_SERVICE_' + key for key in edgeweb.service.SETTINGS)}"
+edgeweb_service_install[vardeps] += "${@' '.join('EDGEWEB_SERVICE_' + key for key in edgeweb_layer.service.SETTINGS)}"
 do_install[postfuncs] += "edgeweb_service_install edgeweb_service_state_directory"
 
 # In the image: a read-only root needs the place to mount on.

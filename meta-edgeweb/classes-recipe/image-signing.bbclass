@@ -50,16 +50,16 @@ python do_image_sign () {
     certificate, chain = d.getVar('IMAGE_SIGNING_CERT'), d.getVar('IMAGE_SIGNING_CHAIN')
     manifest = os.path.join(d.getVar('IMAGE_SIGNING_DEPLOYDIR'), d.getVar('IMAGE_SIGNING_MANIFEST'))
     try:
-        edgeweb.image_signing.check(key, certificate, chain, pass_file)
-        if edgeweb.image_signing.is_development(certificate):
+        edgeweb_layer.image_signing.check(key, certificate, chain, pass_file)
+        if edgeweb_layer.image_signing.is_development(certificate):
             message = '%s: %s belongs to a DEVELOPMENT KEY, which proves nothing about who built the image' % (d.getVar('PN'), certificate)
             if bb.utils.to_boolean(d.getVar('IMAGE_SIGNING_RELEASE')):
                 bb.fatal('%s; IMAGE_SIGNING_RELEASE wants the maker\'s own in IMAGE_SIGNING_KEY and IMAGE_SIGNING_CERT' % message)
             bb.warn('%s; not for a release.' % message)
         names = image_signing_names(d, d.getVar('BB_TASKDEPDATA', False).values())
-        edgeweb.image_signing.write_manifest(d.getVar('DEPLOY_DIR_IMAGE'), names, manifest)
-        edgeweb.image_signing.sign(manifest, manifest + '.p7s', key, certificate, chain, pass_file)
-    except edgeweb.image_signing.SigningError as error:
+        edgeweb_layer.image_signing.write_manifest(d.getVar('DEPLOY_DIR_IMAGE'), names, manifest)
+        edgeweb_layer.image_signing.sign(manifest, manifest + '.p7s', key, certificate, chain, pass_file)
+    except edgeweb_layer.image_signing.SigningError as error:
         bb.fatal('image-signing: %s' % error)
 }
 addtask image_sign after do_image_complete before do_build

@@ -24,7 +24,7 @@ VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def _renderer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("edgeweb_service", LAYER / "lib" / "edgeweb" / "service.py")
+    spec = importlib.util.spec_from_file_location("edgeweb_service", LAYER / "lib" / "edgeweb_layer" / "service.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

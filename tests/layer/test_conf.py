@@ -11,7 +11,7 @@ import unittest
 from scripts.lib.service_files import CONFIGURATION, LAYER
 
 RECIPE = LAYER / "recipes-edgeweb" / "edgeweb-conf" / "edgeweb-conf.bb"
-SPEC = importlib.util.spec_from_file_location("edgeweb_conf", LAYER / "lib" / "edgeweb" / "conf.py")
+SPEC = importlib.util.spec_from_file_location("edgeweb_conf", LAYER / "lib" / "edgeweb_layer" / "conf.py")
 assert SPEC is not None and SPEC.loader is not None
 conf = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(conf)

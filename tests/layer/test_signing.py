@@ -29,7 +29,7 @@ SIGNATURE = f"{MANIFEST}.p7s"
 
 def load_library() -> ModuleType:
     """The module that BitBake loads by layer.conf's addpylib."""
-    path = ROOT / "meta-edgeweb" / "lib" / "edgeweb" / "image_signing.py"
+    path = ROOT / "meta-edgeweb" / "lib" / "edgeweb_layer" / "image_signing.py"
     spec = importlib.util.spec_from_file_location("image_signing", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -627,7 +627,7 @@ class ClassTest(unittest.TestCase):
 
     def test_bitbake_loads_the_library(self) -> None:
         text = (ROOT / "meta-edgeweb" / "conf" / "layer.conf").read_text()
-        self.assertRegex(text, re.compile(r"^addpylib \$\{LAYERDIR\}/lib edgeweb$", re.MULTILINE))
+        self.assertRegex(text, re.compile(r"^addpylib \$\{LAYERDIR\}/lib edgeweb_layer$", re.MULTILINE))
 
     def test_no_function_is_hidden_from_bitbake(self) -> None:
         functions = [name for name, value in vars(signing).items() if isinstance(value, Callable) and name[0] == "_"]

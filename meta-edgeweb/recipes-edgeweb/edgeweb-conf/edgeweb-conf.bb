@@ -25,7 +25,7 @@ do_install() {
 python edgeweb_conf_placeholders () {
     import re
     path = d.expand("${D}${sysconfdir}/edgeweb/edgeweb.toml")
-    for key, number, value in edgeweb.conf.values(path):
+    for key, number, value in edgeweb_layer.conf.values(path):
         if re.fullmatch(d.getVar("EDGEWEB_CONF_PLACEHOLDERS"), value, re.IGNORECASE):
             bb.warn("edgeweb.toml, line %d: %s = \"%s\" is a placeholder; put the real value into the file of your "
                     "append, or take the line out" % (number, key, value))
