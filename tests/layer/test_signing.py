@@ -620,7 +620,7 @@ class ClassTest(unittest.TestCase):
     """What can be said of the class without BitBake."""
 
     def test_it_calls_what_is_there(self) -> None:
-        called = set(re.findall(r"\bedgeweb\.image_signing\.(\w+)", CLASS))
+        called = set(re.findall(r"\bedgeweb_layer\.image_signing\.(\w+)", CLASS))
         self.assertLessEqual({"check", "is_development", "write_manifest", "sign", "SigningError"}, called)
         for name in called:
             self.assertTrue(hasattr(signing, name), name)
