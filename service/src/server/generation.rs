@@ -42,6 +42,10 @@ const MAX_REFUSALS: usize = 64;
 const BLOCKING_THREADS: usize = 4;
 /// How long a client that was answered has to close its side.
 const DISCONNECT: Duration = Duration::from_secs(2);
+/// How long an old generation goes on before it closes what is idle. A connection that it accepted in its last
+/// moment is on its way to a worker, or waits for its first request to be read; neither can be seen from here, and
+/// closed now its client would lose that request. The accept thread of a busy device may take as long to wake.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How often the end of the last connections is looked for.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -137,6 +141,10 @@ impl Generation {
 
     /// After a reload: lets what is being served come to its end until `deadline`, and stops.
     pub(super) async fn retire(self, deadline: Instant, core: Arc<Core>) -> usize {
+        let settled = deadline.min(Instant::now() + SETTLE);
+        while Instant::now() < settled && !core.lifecycle.is_hurried() {
+            sleep(POLL).await;
+        }
         self.close_idle();
         while self.open_connections() > 0
             && Instant::now() < deadline
