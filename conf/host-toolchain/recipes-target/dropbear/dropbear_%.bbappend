@@ -4,6 +4,9 @@ DEPENDS:remove = "virtual/crypt zlib"
 EXTRA_OECONF += "--disable-zlib"
 PACKAGECONFIG:remove = "x11"
 
+FILESEXTRAPATHS:prepend := "${THISDIR}/files:"
+SRC_URI += "file://0001-blank-password-without-password-authentication.patch"
+
 do_configure:append () {
 	echo "#define DROPBEAR_SVR_PASSWORD_AUTH 0" >> ${B}/localoptions.h
 }
