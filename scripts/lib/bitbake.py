@@ -247,6 +247,8 @@ class Kas:
     def run(self, *words: str | Path, said: list[str] | None = None) -> int:
         """Runs kas and shows what BitBake says; `said` gets the lines as well."""
         argv = [*DYING_WITH_US, self.program, *words]
+        # kas makes the last directory of the path only.
+        self.build.parent.mkdir(parents=True, exist_ok=True)
         if sys.stdout.isatty() and said is None:
             # In a session of its own: ctrl-C is ours to pass on, once, and then to wait.
             process = subprocess.Popen(argv, cwd=self.tree, env=self.environment(), start_new_session=True)
