@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Stands in for the service in test_init.py: it does what the init script relies on, and misbehaves
- * when a file of that name is in /behave: bad-config, dies, slow (no health), deaf (no SIGTERM).
+ * when a file of that name is in /behave: bad-config, dies, slow (no health), mute (health that hangs),
+ * deaf (no SIGTERM).
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -45,8 +46,11 @@ int main(int argc, char **argv)
     const char *command = argc > 1 ? argv[1] : "";
     char who[32];
 
-    if (strcmp(command, "health") == 0)
+    if (strcmp(command, "health") == 0) {
+        while (behaves("mute"))
+            pause();
         return access("/run/edgeweb/healthy", F_OK) == 0 ? 0 : 1;
+    }
     if (strcmp(command, "check-config") == 0) {
         if (!behaves("bad-config"))
             return 0;

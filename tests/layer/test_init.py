@@ -57,7 +57,7 @@ class Root(unittest.TestCase):
             (self.root / name).mkdir(parents=True)
         shutil.copy(self.busybox, self.root / "bin" / "busybox")
         applets = "cat chmod chown cut date head id kill ls mkdir mount mv rm rmdir sh sleep start-stop-daemon stat"
-        for applet in f"{applets} timeout touch tr wc".split():
+        for applet in f"{applets} grep touch tr wc".split():
             (self.root / "bin" / applet).symlink_to("busybox")
         shutil.copy(self.program, self.root / "usr" / "bin" / "edgeweb")
         self.write_script()
@@ -159,6 +159,12 @@ class InitScriptTest(Root):
             r"^edgeweb: started, but its health did not answer within 2 s; .*\nstart -> 1$",
             r"^status -> 4$",
             r"^restart -> 0$",
+        )
+
+    def test_health_that_hangs(self) -> None:
+        self.check(
+            "x start; touch /behave/mute; x status; grep -l ^/usr/bin/edgeweb /proc/[0-9]*/cmdline | wc -l",
+            r"^edgeweb: running \(pid \d+\), but its health does not answer\nstatus -> 4\n1$",
         )
 
     def test_does_not_drain(self) -> None:
