@@ -355,7 +355,7 @@ class Unit(ServiceCase):
 
     @needs("config")
     def test_a_wrong_configuration_is_refused_and_not_tried_again(self) -> None:
-        before, restarts = self.pid(), self.property("NRestarts")
+        before = self.pid()
         self.keep_configuration()
         self.addCleanup(self.put_configuration_back)
         self.configure("http", "port = -1")
@@ -366,7 +366,8 @@ class Unit(ServiceCase):
         time.sleep(5)  # RestartSec=2 would have been over
         self.assertEqual(self.property("ActiveState"), "failed")
         self.assertEqual(self.property("ExecMainStatus"), "2")
-        self.assertEqual(self.property("NRestarts"), restarts)
+        # systemd counts from 0 again after a restart by hand.
+        self.assertEqual(self.property("NRestarts"), "0")
         self.assertIn("http.port", self.say_there("journalctl -q --no-pager -n 20 -u edgeweb"))
 
     def test_stops_in_order(self) -> None:
