@@ -89,7 +89,8 @@ class Root(unittest.TestCase):
             start_new_session=True,
         )
         try:
-            output, _ = process.communicate(timeout=60)
+            # Longer than the script waits for a lock, so that its own words are seen.
+            output, _ = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
