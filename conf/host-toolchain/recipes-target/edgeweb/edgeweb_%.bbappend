@@ -43,3 +43,8 @@ python keep_cargo_target () {
 }
 keep_cargo_target[vardepsexclude] += "BB_TASKDEPDATA"
 do_configure[postfuncs] += "keep_cargo_target"
+
+# What python3-native would bring is the machine's own.
+do_update_crates:prepend() {
+	nativepython3() { python3 "$@"; }
+}
