@@ -4,9 +4,14 @@
 //! error: a typing mistake in a limit must not pass for the limit.
 
 mod load;
+mod log;
 mod validate;
 
 pub use load::{ConfigError, DEFAULT_PATH};
+pub use log::{
+    Facility, JournalConfig, LogConfig, RecentConfig, StderrLog, SyslogConfig, SyslogFormat,
+    Transport, UplinkConfig,
+};
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -187,91 +192,4 @@ impl Default for OverlayConfig {
             directory: PathBuf::from("/var/lib/edgeweb/www"),
         }
     }
-}
-
-/// Where log records go.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// The filter in `env_logger`'s notation.
-    pub filter: String,
-    /// Whether records go to standard error as well.
-    pub stderr: StderrLog,
-    /// The firmware's syslog.
-    pub syslog: SyslogConfig,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            filter: String::from("info,actix_http=off,actix_server=warn"),
-            stderr: StderrLog::Auto,
-            syslog: SyslogConfig::default(),
-        }
-    }
-}
-
-/// Whether records go to standard error.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum StderrLog {
-    /// When it is a terminal.
-    #[default]
-    Auto,
-    /// In every case.
-    Always,
-    /// Not at all.
-    Never,
-}
-
-/// The firmware's syslog.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct SyslogConfig {
-    /// On unless it is turned off.
-    pub enabled: bool,
-    /// The daemon's socket.
-    pub socket: PathBuf,
-    /// The facility of RFC 5424, section 6.2.1, by its usual name.
-    pub facility: Facility,
-    /// The tag before each message (RFC 3164, section 4.1.3): 1 to 32 letters, digits, `-`, `_`, `.`.
-    pub tag: String,
-}
-
-impl Default for SyslogConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            socket: PathBuf::from("/dev/log"),
-            facility: Facility::Daemon,
-            tag: String::from("edgeweb"),
-        }
-    }
-}
-
-/// A syslog facility (RFC 5424, section 6.2.1).
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)] // the names say all that there is to say
-pub enum Facility {
-    Kern,
-    User,
-    Mail,
-    Daemon,
-    Auth,
-    Syslog,
-    Lpr,
-    News,
-    Uucp,
-    Cron,
-    Authpriv,
-    Ftp,
-    Local0,
-    Local1,
-    Local2,
-    Local3,
-    Local4,
-    Local5,
-    Local6,
-    Local7,
 }

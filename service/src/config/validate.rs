@@ -47,11 +47,11 @@ impl Config {
             .try_parse(&self.log.filter)
             .map_err(|error| ("log.filter", error.to_string()))?;
         let tag = &self.log.syslog.tag;
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if tag.is_empty() || tag.len() > 32 || !tag.chars().all(plain) {
+        if !crate::logging::is_tag(tag) {
             let reason = format!("{tag:?} is not 1 to 32 letters, digits, '-', '_' or '.'");
             return Err(("log.syslog.tag", reason));
         }
+        self.validate_log()?;
         #[cfg(not(feature = "overlay"))]
         if self.overlay.enabled {
             return Err((
@@ -59,6 +59,44 @@ impl Config {
                 String::from("this build has no overlay feature"),
             ));
         }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn validate_log(&self) -> Result<(), OutOfRange> {
+        const MIB: u64 = 1024 * 1024;
+        const LEAST: u64 = 16 * 1024;
+        let log = &self.log;
+        within("log.buffer_bytes", log.buffer_bytes as u64, LEAST, 16 * MIB)?;
+        within(
+            "log.recent.max_bytes",
+            log.recent.max_bytes as u64,
+            LEAST,
+            64 * MIB,
+        )?;
+        within(
+            "log.recent.max_readers",
+            log.recent.max_readers as u64,
+            0,
+            64,
+        )?;
+        let journal = &log.journal;
+        absolute("log.journal.directory", &journal.directory)?;
+        within(
+            "log.journal.max_bytes",
+            journal.max_bytes,
+            4 * LEAST,
+            1024 * MIB,
+        )?;
+        within("log.journal.sync_seconds", journal.sync_seconds, 1, 3600)?;
+        let uplink = &log.uplink;
+        within(
+            "log.uplink.buffer_bytes",
+            uplink.buffer_bytes as u64,
+            LEAST,
+            16 * MIB,
+        )?;
         Ok(())
     }
 }

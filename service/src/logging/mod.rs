@@ -3,7 +3,10 @@
 //! Installing a logger is the program's choice: `edgeweb serve` does, an embedding program may.
 //! [`Sinks`] is the seam where further sinks go in.
 
+mod entry;
 mod escape;
+mod record_ring;
+mod severity;
 #[cfg(feature = "syslog")]
 mod syslog;
 
@@ -12,9 +15,19 @@ use std::sync::{OnceLock, PoisonError, RwLock};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+pub use entry::Entry;
+pub use severity::{Severity, UnknownSeverity};
+
 use crate::config::{LogConfig, StderrLog};
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// Whether `tag` may stand before a message as the name of a program: 1 to 32 letters, digits, `-`, `_`, `.`.
+#[must_use]
+pub fn is_tag(tag: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    (1..=32).contains(&tag.len()) && tag.chars().all(plain)
+}
 
 /// The process already has another logger.
 #[derive(Debug, thiserror::Error)]
