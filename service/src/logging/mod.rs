@@ -3,9 +3,13 @@
 //! Installing a logger is the program's choice: `edgeweb serve` does, an embedding program may.
 //! [`Sinks`] is the seam where further sinks go in.
 
+mod counters;
 mod entry;
 mod escape;
+mod journal;
+mod origin;
 mod record_ring;
+pub mod seal;
 mod severity;
 #[cfg(feature = "syslog")]
 mod syslog;

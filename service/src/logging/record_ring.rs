@@ -50,6 +50,13 @@ impl RecordRing {
         let Some(at) = self.place(record.len()) else {
             return false;
         };
+        if self.records == 0 {
+            self.head = 0;
+        } else if at == 0
+            && let Some(mark) = self.buffer.get_mut(self.tail..self.tail + LENGTH)
+        {
+            mark.copy_from_slice(&WRAP.to_le_bytes());
+        }
         let end = at + LENGTH + record.len();
         // A record's length is far below WRAP.
         self.buffer[at..at + LENGTH].copy_from_slice(&(record.len() as u32).to_le_bytes());
@@ -101,11 +108,15 @@ impl RecordRing {
         self.records -= 1;
     }
 
-    /// Where a record of `length` bytes fits; marks the rest of the buffer as unused when that is its start.
-    fn place(&mut self, length: usize) -> Option<usize> {
+    /// Whether a record of `length` bytes fits without dropping another.
+    pub(super) fn has_room(&self, length: usize) -> bool {
+        self.place(length).is_some()
+    }
+
+    /// Where a record of `length` bytes fits.
+    fn place(&self, length: usize) -> Option<usize> {
         let needed = LENGTH + length;
         if self.records == 0 {
-            self.clear();
             return (needed <= self.buffer.len()).then_some(0);
         }
         if self.tail > self.head {
@@ -113,13 +124,7 @@ impl RecordRing {
                 return Some(self.tail);
             }
             // Strictly less: head and tail are the same only in a ring that is empty or full to the byte.
-            if needed >= self.head {
-                return None;
-            }
-            if let Some(mark) = self.buffer.get_mut(self.tail..self.tail + LENGTH) {
-                mark.copy_from_slice(&WRAP.to_le_bytes());
-            }
-            return Some(0);
+            return (needed < self.head).then_some(0);
         }
         (needed < self.head - self.tail).then_some(self.tail)
     }
