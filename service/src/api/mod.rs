@@ -3,6 +3,8 @@
 mod about;
 pub(crate) mod error;
 mod health;
+mod logs;
+mod metrics;
 pub(crate) mod route_group;
 
 pub(crate) use health::is_health_path;
@@ -11,5 +13,10 @@ use route_group::RouteGroup;
 
 /// The service's own routes, in groups like everybody else's.
 pub(crate) fn own_groups() -> Vec<RouteGroup> {
-    vec![health::routes(), about::routes()]
+    vec![
+        health::routes(),
+        about::routes(),
+        logs::routes(),
+        metrics::routes(),
+    ]
 }

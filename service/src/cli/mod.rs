@@ -4,6 +4,7 @@
 
 mod check_config;
 mod health;
+mod logs;
 mod serve;
 mod version;
 
@@ -24,6 +25,7 @@ Commands:
   serve         serve until SIGTERM; SIGHUP reads the configuration again
   check-config  say whether the configuration is right
   health        ask the running service whether it is well
+  logs          read the log of this device
   version       say version, target and features
 
 `edgeweb COMMAND --help` says more of each.
@@ -78,6 +80,7 @@ fn dispatch(mut parser: lexopt::Parser) -> Result<(), Failure> {
                 check_config::run(Options::parse(parser, check_config::HELP, &[])?)
             }
             Some("health") => health::run(Options::parse(parser, health::HELP, &["ready"])?),
+            Some("logs") => logs::run(parser),
             Some("version") => version::run(Options::parse(parser, version::HELP, &[])?),
             _ => Err(Failure::Usage(format!("there is no command {command:?}"))),
         },

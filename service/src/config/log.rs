@@ -222,3 +222,17 @@ pub enum Facility {
     Local6,
     Local7,
 }
+
+impl Facility {
+    /// Its number in a record's priority.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        let name = self as u8;
+        // 12 to 15 have no usual name.
+        if name < Self::Local0 as u8 {
+            name
+        } else {
+            name + 4
+        }
+    }
+}

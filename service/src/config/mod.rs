@@ -70,6 +70,12 @@ impl ServerConfig {
         self.runtime_dir.join("edgeweb.sock")
     }
 
+    /// The socket on which other programs of the device put their records into the log.
+    #[must_use]
+    pub fn log_socket(&self) -> PathBuf {
+        self.runtime_dir.join("log.sock")
+    }
+
     /// The file that says which addresses are in use.
     #[must_use]
     pub fn endpoints_file(&self) -> PathBuf {

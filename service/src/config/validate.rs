@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use super::Config;
+use crate::logging::Severity;
+use crate::logging::seal::Recipient;
 
 /// The key that is out of range, and why.
 type OutOfRange = (&'static str, String);
@@ -89,6 +91,17 @@ impl Config {
             4 * LEAST,
             1024 * MIB,
         )?;
+        if journal.severity < Severity::Critical {
+            let reason = format!(
+                "{} leaves out critical records, which must outlive a power cut; critical or lower",
+                journal.severity
+            );
+            return Err(("log.journal.severity", reason));
+        }
+        if !journal.recipient.is_empty() {
+            Recipient::decode(&journal.recipient)
+                .map_err(|error| ("log.journal.recipient", error.to_string()))?;
+        }
         within("log.journal.sync_seconds", journal.sync_seconds, 1, 3600)?;
         let uplink = &log.uplink;
         within(

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::severity::Severity;
 
-/// A number that only grows.
+/// A number, of most things one that only grows.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
 
@@ -15,6 +15,19 @@ impl Counter {
 
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// For what comes and goes: one more, if there are fewer than `limit`.
+    pub(super) fn take_below(&self, limit: u64) -> bool {
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+                (taken < limit).then_some(taken + 1)
+            })
+            .is_ok()
+    }
+
+    pub(super) fn subtract(&self, fewer: u64) {
+        self.0.fetch_sub(fewer, Ordering::Relaxed);
     }
 
     /// For what is known as a whole, such as how many bytes there are now.

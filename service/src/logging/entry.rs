@@ -11,6 +11,8 @@ use super::severity::Severity;
 pub(super) const MAX_TARGET: usize = 96;
 /// The longest message, in bytes, before its end is cut off. Syslog daemons cut at 1024 to 8192.
 pub(super) const MAX_MESSAGE: usize = 2048;
+/// In place of the process id of another program that did not say it.
+pub(super) const UNKNOWN_PID: u32 = u32::MAX;
 /// The longest key and the longest value of a field, in bytes.
 const MAX_FIELD: usize = 255;
 /// All fields of a record together, in bytes; what does not fit is left out.
@@ -29,7 +31,7 @@ pub struct Entry<'a> {
     pub wall_ns: i64,
     /// Time since the device was started, in ns.
     pub monotonic_ns: u64,
-    /// The process that said it: 0 for this one.
+    /// The process that said it: 0 for this one, 4294967295 for one that is not known.
     pub pid: u32,
     /// How bad it is.
     pub severity: Severity,
@@ -49,6 +51,20 @@ impl<'a> Entry<'a> {
             let value = take_text(&mut rest)?;
             Some((key, value))
         })
+    }
+
+    /// Another record of this process, at the same time.
+    pub(super) fn in_its_place<'b>(&self, severity: Severity, message: &'b str) -> Entry<'b> {
+        Entry {
+            seq: self.seq,
+            wall_ns: self.wall_ns,
+            monotonic_ns: self.monotonic_ns,
+            pid: 0,
+            severity,
+            target: "edgeweb::logging",
+            fields: &[],
+            message,
+        }
     }
 
     /// Reads what [`Encoder`] wrote; `None` when it was something else.

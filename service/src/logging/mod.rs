@@ -1,30 +1,71 @@
-//! From a `log` record to the firmware's syslog and to standard error.
+//! From a `log` record to the firmware's syslog, to memory and to the journal that outlives a power cut.
 //!
-//! Installing a logger is the program's choice: `edgeweb serve` does, an embedding program may.
-//! [`Sinks`] is the seam where further sinks go in.
+//! Installing a logger is the program's choice: `edgeweb serve` does, an embedding program may. A record
+//! passes the filter, is written down once as an [`Entry`]'s bytes on the caller's side, and waits in one of
+//! two bounded lanes for the log's own thread, which gives it to every sink. Standard error alone is
+//! written by the caller: it is for a person who looks at a program that they started.
+//!
+//! `log` knows five levels and syslog eight severities: a key-value `severity` says one that `log` has
+//! not, as in `log::error!(severity = "critical"; "the pump is on fire")`; [`record`] says where it got to.
 
 mod counters;
 mod entry;
 mod escape;
+mod input;
 mod journal;
+mod lanes;
+mod metrics;
 mod origin;
+pub mod query;
+mod recent;
 mod record_ring;
+mod redact;
+#[cfg(feature = "syslog")]
+mod rfc5424;
 pub mod seal;
 mod severity;
 #[cfg(feature = "syslog")]
 mod syslog;
+mod writer;
 
+use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io::IsTerminal;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
+use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
 pub use entry::Entry;
+pub(crate) use input::LogInput;
+pub use lanes::Stored;
+pub(crate) use metrics::write_metrics;
 pub use severity::{Severity, UnknownSeverity};
 
 use crate::config::{LogConfig, StderrLog};
+use entry::Encoder;
+use lanes::Command;
+use writer::Path;
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
+
+/// The key-value that says a severity which `log` does not have.
+const SEVERITY: &str = "severity";
+/// How long a flush or a new configuration waits for the log's own thread.
+const COMMAND_LIMIT: Duration = Duration::from_secs(3);
+
+thread_local! {
+    /// What a record is written down in, used again and again.
+    static ENCODER: RefCell<Encoder> = const { RefCell::new(Encoder::new()) };
+    static NEVER_WAITS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The calling thread is one that others wait for when they log.
+fn never_wait() {
+    NEVER_WAITS.set(true);
+}
 
 /// Whether `tag` may stand before a message as the name of a program: 1 to 32 letters, digits, `-`, `_`, `.`.
 #[must_use]
@@ -43,7 +84,14 @@ pub struct AlreadyInstalled;
 /// # Errors
 /// [`AlreadyInstalled`] when the program has set another one.
 pub fn install(config: &LogConfig) -> Result<(), AlreadyInstalled> {
-    let logger = LOGGER.get_or_init(|| Logger(RwLock::new(Sinks::new(config))));
+    let logger = LOGGER.get_or_init(|| Logger {
+        // First, while there is one thread: later the offset cannot be asked for.
+        path: {
+            local_offset();
+            Path::start(config)
+        },
+        choice: RwLock::new(Choice::new(config)),
+    });
     log::set_logger(logger).map_err(|_| AlreadyInstalled)?;
     log::set_max_level(logger.max_level());
     Ok(())
@@ -57,40 +105,57 @@ pub fn reaches_stderr() -> bool {
         .is_some_and(|logger| logger.read().stderr.is_some())
 }
 
-/// How many records were lost because the syslog daemon did not take them.
-#[must_use]
-pub fn lost_messages() -> u64 {
-    #[cfg(feature = "syslog")]
-    if let Some(logger) = LOGGER.get()
-        && let Some(syslog) = &logger.read().syslog
-    {
-        return syslog.lost();
+/// Puts a record into the log and says where it is. One of severity critical and above waits for the
+/// storage, at most 2 s.
+pub fn record(severity: Severity, target: &str, message: fmt::Arguments<'_>) -> Stored {
+    match LOGGER.get() {
+        Some(logger) => logger.record(severity, target, 0, message),
+        None => Stored::Nowhere,
     }
-    0
+}
+
+/// Takes over what another program said; nobody waits for it to be on the storage.
+fn submit(severity: Severity, tag: &str, pid: u32, text: &str) {
+    if let Some(logger) = LOGGER.get() {
+        logger.record(severity, tag, pid, format_args!("{text}"));
+    }
 }
 
 /// Takes a new configuration over, if [`install`] was called before.
 pub(crate) fn reconfigure(config: &LogConfig) {
     if let Some(logger) = LOGGER.get() {
-        // The old sinks say what they still have to say before the new ones begin.
-        logger.flush();
-        let sinks = Sinks::new(config);
-        *logger.0.write().unwrap_or_else(PoisonError::into_inner) = sinks;
+        logger.ask(|reply| Command::Configure(Box::new(config.clone()), reply));
+        *logger
+            .choice
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Choice::new(config);
         log::set_max_level(logger.max_level());
     }
 }
 
-struct Logger(RwLock<Sinks>);
-
-/// Where records go, and which.
-struct Sinks {
-    filter: env_filter::Filter,
-    stderr: Option<env_logger::Logger>,
-    #[cfg(feature = "syslog")]
-    syslog: Option<syslog::Syslog>,
+/// The log path of the process, once there is one.
+fn path() -> Option<&'static Arc<Path>> {
+    LOGGER.get()?.path.as_ref()
 }
 
-impl Sinks {
+/// What the clocks of this device's programs differ from UTC by, as it was when the log was installed.
+fn local_offset() -> time::UtcOffset {
+    static OFFSET: OnceLock<time::UtcOffset> = OnceLock::new();
+    *OFFSET.get_or_init(|| time::UtcOffset::current_local_offset().unwrap_or(time::UtcOffset::UTC))
+}
+
+struct Logger {
+    path: Option<Arc<Path>>,
+    choice: RwLock<Choice>,
+}
+
+/// Which records pass, and whether a person sees them.
+struct Choice {
+    filter: env_filter::Filter,
+    stderr: Option<env_logger::Logger>,
+}
+
+impl Choice {
     fn new(config: &LogConfig) -> Self {
         let directives = std::env::var("RUST_LOG").unwrap_or_else(|_| config.filter.clone());
         let filter = env_filter::Builder::new().parse(&directives).build();
@@ -102,12 +167,6 @@ impl Sinks {
         Self {
             stderr: to_stderr.then(|| stderr_logger(filter.filter())),
             filter,
-            #[cfg(feature = "syslog")]
-            syslog: config
-                .syslog
-                .enabled
-                .then(|| syslog::Syslog::start(&config.syslog))
-                .flatten(),
         }
     }
 }
@@ -119,24 +178,112 @@ fn stderr_logger(level: LevelFilter) -> env_logger::Logger {
         .filter_level(level)
         .target(env_logger::Target::Stderr)
         .format(|out, record| {
-            writeln!(
+            let line = escape::line(&record.args().to_string());
+            write!(
                 out,
                 "{:<5} {}: {}",
                 record.level(),
                 record.target(),
-                escape::line(&record.args().to_string())
-            )
+                redact::redact(&line)
+            )?;
+            let mut fields = Fields(|key: &str, value: fmt::Arguments<'_>| {
+                let value = escape::line(&value.to_string());
+                let value = redact::redact(&value);
+                let is_secret = redact::is_secret_name(key);
+                let value = if is_secret { "***" } else { &*value };
+                write!(out, " {}={value:?}", escape::line(key))
+            });
+            let visited = record.key_values().visit(&mut fields);
+            visited.map_err(std::io::Error::other)?;
+            writeln!(out)
         })
         .build()
 }
 
+/// Shows a record's key-values to a function.
+struct Fields<F>(F);
+
+impl<'kvs, F, E> VisitSource<'kvs> for Fields<F>
+where
+    F: FnMut(&str, fmt::Arguments<'_>) -> Result<(), E>,
+    E: std::error::Error + Send + Sync + 'static,
+{
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+        (self.0)(key.as_str(), format_args!("{value}")).map_err(log::kv::Error::boxed)
+    }
+}
+
 impl Logger {
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Sinks> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Choice> {
+        self.choice.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn max_level(&self) -> LevelFilter {
         self.read().filter.filter()
+    }
+
+    /// A record that does not come by way of `log`.
+    fn record(
+        &self,
+        severity: Severity,
+        target: &str,
+        pid: u32,
+        message: fmt::Arguments<'_>,
+    ) -> Stored {
+        let choice = self.read();
+        let level = severity.level();
+        let record = Record::builder()
+            .args(message)
+            .level(level)
+            .target(target)
+            .build();
+        if !choice.filter.matches(&record) {
+            return Stored::Nowhere;
+        }
+        if let Some(stderr) = &choice.stderr {
+            stderr.log(&record);
+        }
+        drop(choice);
+        // Another program does not wait for the storage; it cannot be told anyway.
+        self.push(pid == 0, |encoder| {
+            encoder.begin(origin::now(), pid, severity, target);
+            encoder.message(message);
+        })
+    }
+
+    fn push(&self, waits: bool, write: impl FnOnce(&mut Encoder)) -> Stored {
+        let Some(path) = &self.path else {
+            return Stored::Nowhere;
+        };
+        let patient = waits && !NEVER_WAITS.try_with(Cell::get).unwrap_or(true);
+        let mut write = Some(write);
+        let pushed = ENCODER.try_with(|encoder| {
+            // A value that logs while it is being formatted finds the encoder taken.
+            let mut encoder = encoder.try_borrow_mut().ok()?;
+            (write.take()?)(&mut encoder);
+            Some(path.lanes.push(encoder.bytes_mut(), patient))
+        });
+        match (pushed, write) {
+            (Ok(Some(stored)), _) => stored,
+            (_, Some(write)) => {
+                let mut encoder = Encoder::new();
+                write(&mut encoder);
+                path.lanes.push(encoder.bytes_mut(), patient)
+            }
+            _ => Stored::Nowhere,
+        }
+    }
+
+    /// Gives the log's own thread a command and waits until it is done, within a limit.
+    fn ask(&self, command: impl FnOnce(std::sync::mpsc::SyncSender<()>) -> Command) {
+        if let Some(path) = &self.path
+            && !NEVER_WAITS.get()
+        {
+            let (reply, done) = sync_channel(1);
+            path.lanes.command(command(reply));
+            // Too late is as good as done: the process wants to go on.
+            let _ = done.recv_timeout(COMMAND_LIMIT);
+        }
     }
 }
 
@@ -146,23 +293,34 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let sinks = self.read();
-        if !sinks.filter.matches(record) {
+        let choice = self.read();
+        if !choice.filter.matches(record) {
             return;
         }
-        if let Some(stderr) = &sinks.stderr {
+        if let Some(stderr) = &choice.stderr {
             stderr.log(record);
         }
-        #[cfg(feature = "syslog")]
-        if let Some(syslog) = &sinks.syslog {
-            syslog.send(record.level(), escape::line(&record.args().to_string()));
-        }
+        drop(choice);
+        let fields = record.key_values();
+        let severity = fields
+            .get(Key::from(SEVERITY))
+            .and_then(|value| value.to_string().parse().ok())
+            .unwrap_or_else(|| Severity::from(record.level()));
+        self.push(true, |encoder| {
+            encoder.begin(origin::now(), 0, severity, record.target());
+            let mut visitor = Fields(|key: &str, value: fmt::Arguments<'_>| {
+                if key != SEVERITY {
+                    encoder.field(key, value);
+                }
+                Ok::<_, fmt::Error>(())
+            });
+            // Nothing in the visitor fails.
+            let _ = fields.visit(&mut visitor);
+            encoder.message(*record.args());
+        });
     }
 
     fn flush(&self) {
-        #[cfg(feature = "syslog")]
-        if let Some(syslog) = &self.read().syslog {
-            syslog.flush();
-        }
+        self.ask(Command::Flush);
     }
 }

@@ -38,6 +38,11 @@ impl RecordRing {
         self.records
     }
 
+    /// Whether less than half of the buffer is behind the next record's place.
+    pub(super) fn is_below_half(&self) -> bool {
+        self.head == 0 && self.tail < self.buffer.len() / 2
+    }
+
     pub(super) fn clear(&mut self) {
         self.head = 0;
         self.tail = 0;

@@ -1,27 +1,29 @@
 //! The firmware's syslog daemon: it may be missing, be restarted or be slow, and nobody waits for it.
 //!
 //! The `syslog` crate gives up when the daemon is restarted and takes ENOBUFS for the end (its issues
-//! 21 and 79). Here a thread holds the connection, with a bounded queue in front: a producer whose
-//! record finds the queue full counts it as lost and goes on.
+//! 21 and 79). Here a thread holds the connection, with a bounded ring in front: when that is full, its
+//! oldest record is lost and counted. The crate's formatters stamp a record when it is sent; what waited for
+//! the daemon would then have the wrong time, so the formats are written here, by the crate's own trait.
 
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use log::Level;
-use syslog::{
-    Error, Facility as SyslogFacility, Formatter3164, LogFormat, Logger, LoggerBackend, Severity,
-};
+use syslog::{LogFormat, Logger, LoggerBackend, Severity as CrateSeverity};
+use time::{OffsetDateTime, UtcOffset};
 
-use crate::config::{Facility, SyslogConfig};
+use super::counters::Counters;
+use super::entry::{Entry, UNKNOWN_PID};
+use super::record_ring::RecordRing;
+use super::rfc5424;
+use super::severity::Severity;
+use crate::config::{SyslogConfig, SyslogFormat};
 
-/// Records that wait for the daemon. At 2 KiB each, at most half a MiB.
-const QUEUE: usize = 256;
+/// What may wait for the daemon, in bytes.
+const QUEUE: usize = 64 * 1024;
 /// How long one write may take.
 const WRITE_LIMIT: Duration = Duration::from_millis(250);
 /// The first pause before the daemon is tried again; doubled up to [`MAX_PAUSE`].
@@ -31,140 +33,306 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
 /// The thread formats one line at a time.
 const STACK: usize = 64 * 1024;
-
-enum Item {
-    Message(Level, String),
-    Flush(SyncSender<()>),
-}
+/// As RFC 3164 abbreviates them.
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// The queue in front of the daemon. Dropping it ends the thread.
 pub(super) struct Syslog {
-    queue: SyncSender<Item>,
-    lost: Arc<AtomicU64>,
+    config: SyslogConfig,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// The thread waits here for records,
+    work: Condvar,
+    /// and who flushes for the end of them.
+    empty: Condvar,
+    counters: Arc<Counters>,
+}
+
+struct Queue {
+    ring: RecordRing,
+    /// The thread has one in hand.
+    is_sending: bool,
+    ending: bool,
+    /// Lost ones that the daemon has not been told of.
+    untold: u64,
 }
 
 impl Syslog {
     /// Starts the thread. `None` when the system has none to give; the log then goes without syslog.
-    pub(super) fn start(config: &SyslogConfig) -> Option<Self> {
-        let (queue, items) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer {
-            socket: config.socket.clone(),
-            formatter: Formatter3164 {
-                facility: facility(config.facility),
-                // The daemon on the same device knows the host's name.
-                hostname: None,
-                process: config.tag.clone(),
-                pid: std::process::id(),
-            },
+    pub(super) fn start(config: &SyslogConfig, counters: &Arc<Counters>) -> Option<Self> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(Queue {
+                ring: RecordRing::new(QUEUE),
+                is_sending: false,
+                ending: false,
+                untold: 0,
+            }),
+            work: Condvar::new(),
+            empty: Condvar::new(),
+            counters: Arc::clone(counters),
+        });
+        let mut sender = Sender {
+            shared: Arc::clone(&shared),
+            config: config.clone(),
+            format: Format::new(config),
             connection: None,
-            lost: Arc::clone(&lost),
-            told: 0,
         };
         thread::Builder::new()
             .name(String::from("syslog"))
             .stack_size(STACK)
-            .spawn(move || writer.run(&items))
+            .spawn(move || sender.run())
             .ok()?;
-        Some(Self { queue, lost })
+        Some(Self {
+            config: config.clone(),
+            shared,
+        })
     }
 
-    /// Hands a record over, or counts it as lost. Never waits.
-    pub(super) fn send(&self, level: Level, message: String) {
-        match self.queue.try_send(Item::Message(level, message)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+    pub(super) fn config(&self) -> &SyslogConfig {
+        &self.config
+    }
+
+    /// Hands a record over. Never waits.
+    pub(super) fn offer(&self, record: &[u8]) {
+        let mut queue = self.shared.lock();
+        let Queue { ring, untold, .. } = &mut *queue;
+        ring.push(record, |_| {
+            *untold += 1;
+            self.shared.counters.syslog.lost.add(1);
+        });
+        drop(queue);
+        self.shared.work.notify_one();
     }
 
     /// Waits until what is queued has been handed over, at most [`FLUSH_LIMIT`].
     pub(super) fn flush(&self) {
-        let (done, wait) = sync_channel(1);
-        if self.queue.try_send(Item::Flush(done)).is_ok() {
-            // Too late is as good as done: the process wants to end.
-            let _ = wait.recv_timeout(FLUSH_LIMIT);
+        // Too late is as good as done: the process wants to end.
+        let _ = self
+            .shared
+            .empty
+            .wait_timeout_while(self.shared.lock(), FLUSH_LIMIT, |queue| {
+                !queue.ring.is_empty() || queue.is_sending
+            });
+    }
+}
+
+impl Drop for Syslog {
+    fn drop(&mut self) {
+        self.shared.lock().ending = true;
+        self.shared.work.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the oldest record out, once there is one. False when the thread shall end.
+    fn next(&self, record: &mut Vec<u8>) -> bool {
+        let mut queue = self.lock();
+        queue.is_sending = false;
+        if queue.ring.is_empty() {
+            self.empty.notify_all();
         }
+        let mut queue = self
+            .work
+            .wait_while(queue, |queue| queue.ring.is_empty() && !queue.ending)
+            .unwrap_or_else(PoisonError::into_inner);
+        if queue.ending {
+            return false;
+        }
+        record.clear();
+        record.extend_from_slice(queue.ring.oldest().unwrap_or_default());
+        queue.ring.drop_oldest();
+        queue.is_sending = true;
+        true
     }
 
-    /// Records that found the queue full.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+    /// Waits before the daemon is tried again. False when the thread shall end.
+    fn pause(&self, limit: Duration) -> bool {
+        let (queue, _) = self
+            .work
+            .wait_timeout_while(self.lock(), limit, |queue| !queue.ending)
+            .unwrap_or_else(PoisonError::into_inner);
+        !queue.ending
     }
 }
 
-struct Writer {
-    socket: PathBuf,
-    formatter: Formatter3164,
-    connection: Option<Logger<LoggerBackend, Formatter3164>>,
-    lost: Arc<AtomicU64>,
-    /// How many of the lost ones the log has been told of.
-    told: u64,
+struct Sender {
+    shared: Arc<Shared>,
+    config: SyslogConfig,
+    format: Format,
+    connection: Option<Logger<LoggerBackend, Format>>,
 }
 
-impl Writer {
-    fn run(&mut self, items: &Receiver<Item>) {
-        loop {
-            match items.recv_timeout(MAX_PAUSE) {
-                Ok(Item::Message(level, message)) => self.deliver(severity(level), &message),
-                Ok(Item::Flush(done)) => {
-                    // Nobody waits any more when this fails.
-                    let _ = done.try_send(());
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+impl Sender {
+    fn run(&mut self) {
+        let mut record = Vec::new();
+        while self.shared.next(&mut record) {
+            let Some(entry) = Entry::decode(&record) else {
+                continue;
+            };
+            if !self.deliver(&entry) {
+                return;
             }
-            self.tell_lost();
+            self.tell_lost(&entry);
         }
     }
 
-    /// Writes one message, however long the daemon is away: the queue bounds what waits behind it.
-    fn deliver(&mut self, severity: Severity, message: &str) {
+    /// Sends one record, however long the daemon is away: the ring bounds what waits behind it. False when
+    /// the thread shall end.
+    fn deliver(&mut self, entry: &Entry<'_>) -> bool {
         let mut pause = FIRST_PAUSE;
-        while let Err(error) = self.write(severity, message) {
+        loop {
+            let error = match self.send(entry) {
+                Ok(()) => {
+                    self.shared.counters.syslog.sent.add(1);
+                    return true;
+                }
+                Err(error) => error,
+            };
+            if is_too_long(&error) {
+                self.shared.counters.syslog.lost.add(1);
+                self.shared.lock().untold += 1;
+                return true;
+            }
             if !keeps_connection(&error) {
                 self.connection = None;
             }
-            if is_too_long(&error) {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                return;
+            if !self.shared.pause(pause) {
+                return false;
             }
-            thread::sleep(pause);
             pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
-    fn tell_lost(&mut self) {
-        let lost = self.lost.load(Ordering::Relaxed);
-        if lost > self.told {
-            let message = format!("{} messages lost", lost - self.told);
-            if self.write(Severity::LOG_WARNING, &message).is_ok() {
-                self.told = lost;
-            }
+    fn tell_lost(&mut self, last: &Entry<'_>) {
+        let untold = self.shared.lock().untold;
+        if untold == 0 {
+            return;
+        }
+        let message = format!("{untold} messages lost");
+        if self
+            .send(&last.in_its_place(Severity::Warning, &message))
+            .is_ok()
+        {
+            self.shared.lock().untold -= untold;
         }
     }
 
-    fn write(&mut self, severity: Severity, message: &str) -> io::Result<()> {
+    fn send(&mut self, entry: &Entry<'_>) -> io::Result<()> {
         let logger = match &mut self.connection {
             Some(logger) => logger,
-            None => self
-                .connection
-                .insert(Logger::new(connect(&self.socket)?, self.formatter.clone())),
+            None => {
+                let connection = connect(&self.config.socket)?;
+                self.shared.counters.syslog.connections.add(1);
+                self.connection
+                    .insert(Logger::new(connection, self.format.clone()))
+            }
         };
         logger
             .formatter
-            .format(&mut logger.backend, severity, message)
+            .format(&mut logger.backend, CrateSeverity::LOG_INFO, entry)
             .map_err(|error| match error {
-                Error::Write(error) | Error::Io(error) => error,
+                syslog::Error::Write(error) | syslog::Error::Io(error) => error,
                 error => io::Error::other(error.to_string()),
             })
     }
 }
 
-/// A daemon that is only slow is still the same daemon.
+/// How a record is written down.
+#[derive(Clone)]
+enum Format {
+    Rfc3164(Rfc3164),
+    Rfc5424(Arc<rfc5424::Formatter>),
+}
+
+#[derive(Clone)]
+struct Rfc3164 {
+    facility: u8,
+    tag: String,
+    /// What other lines of the same daemon have; UTC where it cannot be told.
+    offset: UtcOffset,
+}
+
+impl Format {
+    fn new(config: &SyslogConfig) -> Self {
+        match config.format {
+            SyslogFormat::Rfc3164 => Self::Rfc3164(Rfc3164 {
+                facility: config.facility.number(),
+                tag: config.tag.clone(),
+                offset: super::local_offset(),
+            }),
+            SyslogFormat::Rfc5424 => Self::Rfc5424(Arc::new(rfc5424::Formatter::new(
+                config.facility,
+                &config.tag,
+                &rfc5424::hostname(),
+            ))),
+        }
+    }
+}
+
+impl LogFormat<&Entry<'_>> for Format {
+    /// The severity is the entry's own.
+    fn format<W: Write>(
+        &self,
+        out: &mut W,
+        _: CrateSeverity,
+        entry: &Entry<'_>,
+    ) -> syslog::Result<()> {
+        // In one piece: each write is a datagram.
+        let mut line = Vec::with_capacity(entry.message.len() + 128);
+        match self {
+            Self::Rfc3164(format) => format.write(&mut line, entry),
+            Self::Rfc5424(format) => {
+                format.write(&mut line, entry, Some(std::process::id()), None);
+            }
+        }
+        out.write_all(&line).map_err(syslog::Error::Write)
+    }
+}
+
+impl Rfc3164 {
+    /// RFC 3164, section 4.1, without the host's name, which the daemon on the same device knows.
+    fn write(&self, line: &mut Vec<u8>, entry: &Entry<'_>) {
+        let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(entry.wall_ns))
+            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+            .to_offset(self.offset);
+        let stamp = format_args!(
+            "{} {:2} {:02}:{:02}:{:02}",
+            MONTHS[time.month() as usize - 1],
+            time.day(),
+            time.hour(),
+            time.minute(),
+            time.second()
+        );
+        let priority = self.facility * 8 + entry.severity as u8;
+        let (tag, pid) = match entry.pid {
+            0 => (self.tag.as_str(), std::process::id()),
+            pid => (entry.target, pid),
+        };
+        // Writing to a Vec cannot fail.
+        let _ = write!(line, "<{priority}>{stamp} {tag}");
+        if pid != UNKNOWN_PID {
+            let _ = write!(line, "[{pid}]");
+        }
+        let _ = write!(line, ": {}", entry.message);
+        for (key, value) in entry.fields() {
+            let _ = write!(line, " {key}={value:?}");
+        }
+    }
+}
+
+/// A daemon that is only slow, or whose buffer is full, is still the same daemon.
 fn keeps_connection(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
+    // ENOBUFS has no ErrorKind; 105 on every Linux but MIPS, SPARC, Alpha and PA-RISC.
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(105)
 }
 
 /// The daemon's socket takes no message of this length.
@@ -186,39 +354,5 @@ fn connect(path: &Path) -> io::Result<LoggerBackend> {
             Ok(LoggerBackend::UnixStream(BufWriter::new(stream)))
         }
         Err(error) => Err(error),
-    }
-}
-
-fn severity(level: Level) -> Severity {
-    match level {
-        Level::Error => Severity::LOG_ERR,
-        Level::Warn => Severity::LOG_WARNING,
-        Level::Info => Severity::LOG_INFO,
-        Level::Debug | Level::Trace => Severity::LOG_DEBUG,
-    }
-}
-
-fn facility(facility: Facility) -> SyslogFacility {
-    match facility {
-        Facility::Kern => SyslogFacility::LOG_KERN,
-        Facility::User => SyslogFacility::LOG_USER,
-        Facility::Mail => SyslogFacility::LOG_MAIL,
-        Facility::Daemon => SyslogFacility::LOG_DAEMON,
-        Facility::Auth => SyslogFacility::LOG_AUTH,
-        Facility::Syslog => SyslogFacility::LOG_SYSLOG,
-        Facility::Lpr => SyslogFacility::LOG_LPR,
-        Facility::News => SyslogFacility::LOG_NEWS,
-        Facility::Uucp => SyslogFacility::LOG_UUCP,
-        Facility::Cron => SyslogFacility::LOG_CRON,
-        Facility::Authpriv => SyslogFacility::LOG_AUTHPRIV,
-        Facility::Ftp => SyslogFacility::LOG_FTP,
-        Facility::Local0 => SyslogFacility::LOG_LOCAL0,
-        Facility::Local1 => SyslogFacility::LOG_LOCAL1,
-        Facility::Local2 => SyslogFacility::LOG_LOCAL2,
-        Facility::Local3 => SyslogFacility::LOG_LOCAL3,
-        Facility::Local4 => SyslogFacility::LOG_LOCAL4,
-        Facility::Local5 => SyslogFacility::LOG_LOCAL5,
-        Facility::Local6 => SyslogFacility::LOG_LOCAL6,
-        Facility::Local7 => SyslogFacility::LOG_LOCAL7,
     }
 }

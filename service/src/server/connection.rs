@@ -38,6 +38,8 @@ pub(super) struct ConnectionState {
     header_deadline: Cell<Option<Instant>>,
     /// The last answer on this connection has been decided; what still comes is thrown away.
     closing: Cell<bool>,
+    /// It came over the device's own socket.
+    local: Cell<bool>,
 }
 
 impl ConnectionState {
@@ -50,6 +52,14 @@ impl ConnectionState {
     pub(super) fn request_finished(&self) {
         self.in_flight.set(self.in_flight.get() - 1);
         self.header.take();
+    }
+
+    pub(super) fn mark_local(&self) {
+        self.local.set(true);
+    }
+
+    pub(super) fn is_local(&self) -> bool {
+        self.local.get()
     }
 
     pub(super) fn close_after_answer(&self) {

@@ -237,7 +237,11 @@ fn refuse_connection(setup: &Setup, io: TcpStream) {
 fn admit_control(setup: &Setup, io: UnixStream) -> Result<Admitted<UnixStream>, DispatchError> {
     let taken = &setup.core.control_connections;
     match Place::take(taken, &setup.connections, MAX_CONTROL_CONNECTIONS) {
-        Some(place) => Ok((Connection::new(io, Some(place), None, &setup.limits), None)),
+        Some(place) => {
+            let connection = Connection::new(io, Some(place), None, &setup.limits);
+            connection.state().mark_local();
+            Ok((connection, None))
+        }
         None => Err(full()),
     }
 }

@@ -236,7 +236,12 @@ fn refuse_early(core: &Core, limits: &Limits, request: &Request) -> Option<Probl
     }
     // SECURITY: actix-web looks for the route behind the decoded path, so the role is that path's, too.
     let decoded = percent_decode_str(path).decode_utf8_lossy();
-    if Role::of_path(&decoded) > Role::Guest {
+    // Who may open the device's own socket, root or the service's user, may read what users may.
+    let is_local = request
+        .conn_data::<Rc<ConnectionState>>()
+        .is_some_and(|connection| connection.is_local());
+    let role = if is_local { Role::User } else { Role::Guest };
+    if Role::of_path(&decoded) > role {
         return Some(Problem::new(
             StatusCode::UNAUTHORIZED,
             "this route needs somebody who is logged in, and this firmware has no users",

@@ -16,6 +16,7 @@ use super::listeners::{self, Listener};
 use super::service_manager::ServiceManager;
 use super::{Command, Core, End, ReloadError, ServeError, ServerHandle, StartError};
 use crate::config::Config;
+use crate::logging::LogInput;
 use crate::{control, logging};
 
 /// Binds the sockets on the caller's thread, so that errors are its errors, and starts the rest.
@@ -26,6 +27,15 @@ pub(super) fn start(
 ) -> Result<ServerHandle, StartError> {
     let listeners = bind(&config, systemd)?;
     let control = listeners::bind_control(&config.server.control_socket())?;
+    let log_socket = config.server.log_socket();
+    let log_input = LogInput::bind(&log_socket)
+        .inspect_err(|error| {
+            log::warn!(
+                "{}: {error}; other programs' records do not get here",
+                log_socket.display()
+            );
+        })
+        .ok();
     let (commands, requests) = async_mpsc::unbounded_channel();
     let (ended, ended_seen) = watch::channel(false);
     let shared = Arc::new(RwLock::new(Vec::new()));
@@ -38,6 +48,7 @@ pub(super) fn start(
         endpoints: Arc::clone(&shared),
         retiring: Vec::new(),
         manager: ServiceManager::new(systemd),
+        _log_input: log_input,
     };
     let (started, starting) = mpsc::sync_channel(1);
     let ending = Ending {
@@ -125,6 +136,8 @@ struct Running {
     /// Generations that a reload replaced and that still serve somebody.
     retiring: Vec<JoinHandle<usize>>,
     manager: ServiceManager,
+    /// Takes other programs' records until the end.
+    _log_input: Option<LogInput>,
 }
 
 impl Running {

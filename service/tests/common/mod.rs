@@ -88,8 +88,9 @@ impl Drop for TempDir {
 /// A configuration that keeps everything in `directory` and logs to standard error; `more` comes after.
 pub fn config_text(directory: &Path, more: &str) -> String {
     let run = directory.join("run");
+    let journal = directory.join("journal");
     format!(
-        "server.runtime_dir = {run:?}\nhttp.address = \"127.0.0.1\"\nhttp.port = 0\n\
+        "server.runtime_dir = {run:?}\nlog.journal.directory = {journal:?}\nhttp.address = \"127.0.0.1\"\nhttp.port = 0\n\
          log.stderr = \"always\"\nlog.filter = \"debug,actix_server=warn\"\nlog.syslog.enabled = false\n{more}\n"
     )
 }

@@ -8,7 +8,7 @@ mod writer;
 #[cfg(test)]
 mod power_cut;
 
-pub(super) use reader::{Boot, Copies, Found, Position, Reader, boots, numbered_boot};
+pub(super) use reader::{Copies, Position, Reader, boots, numbered_boot};
 pub(super) use segment::KEY;
 pub(super) use writer::Journal;
 

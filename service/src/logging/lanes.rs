@@ -1,0 +1,259 @@
+//! Two bounded lanes in front of the log's own thread: what nobody may lose, and the rest.
+//!
+//! A producer copies its record into the front buffers and goes on. The thread swaps them with the back
+//! buffers and works on those, so that neither waits for the other longer than a copy takes. When the rest
+//! finds no room, the oldest of the rest is dropped and counted. A record of severity error and above waits
+//! for room instead, and a critical one until it is on the storage; both waits are bounded by [`PATIENCE`].
+
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::counters::Counters;
+use super::entry::{set_seq, severity_of};
+use super::record_ring::RecordRing;
+use super::severity::Severity;
+use crate::config::LogConfig;
+
+/// How long a producer of an important record waits for the log's own thread.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long that thread waits for company of an ordinary record, so that not each of them wakes it.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// Where a record was when its call returned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stored {
+    /// On non-volatile storage: it outlives a power cut.
+    Journal,
+    /// In memory, on its way.
+    Memory,
+    /// Nowhere: it was dropped and counted, or the filter does not let it pass.
+    Nowhere,
+}
+
+/// What the log's own thread is asked besides taking records.
+pub(super) enum Command {
+    /// Take this configuration.
+    Configure(Box<LogConfig>, SyncSender<()>),
+    /// Hand over everything that you have.
+    Flush(SyncSender<()>),
+}
+
+/// The lanes, as producers and the log's own thread share them.
+pub(super) struct Lanes {
+    state: Mutex<State>,
+    /// The thread waits here for work,
+    work: Condvar,
+    /// producers of important records for room,
+    room: Condvar,
+    /// and producers of critical records for the storage.
+    done: Condvar,
+    counters: Arc<Counters>,
+}
+
+struct State {
+    front: Buffers,
+    next_seq: u64,
+    waiting: Waiting,
+    commands: Vec<Command>,
+    /// The last record that was handled, and the last that is known to be on the storage.
+    handled: u64,
+    durable: u64,
+}
+
+/// What the thread is waiting for.
+#[derive(Clone, Copy, PartialEq)]
+enum Waiting {
+    Nothing,
+    Important,
+    Anything,
+}
+
+/// Both lanes' buffers.
+pub(super) struct Buffers {
+    pub(super) important: RecordRing,
+    pub(super) ordinary: RecordRing,
+}
+
+impl Buffers {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self {
+            important: RecordRing::new(bytes),
+            ordinary: RecordRing::new(bytes),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.important.clear();
+        self.ordinary.clear();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.important.is_empty() && self.ordinary.is_empty()
+    }
+
+    /// All records in the order in which they were made.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &[u8]> {
+        use super::entry::seq_of;
+        let mut important = self.important.iter().peekable();
+        let mut ordinary = self.ordinary.iter().peekable();
+        std::iter::from_fn(move || match (important.peek(), ordinary.peek()) {
+            (Some(one), Some(other)) if seq_of(one) < seq_of(other) => important.next(),
+            (Some(_), None) => important.next(),
+            _ => ordinary.next(),
+        })
+    }
+}
+
+impl Lanes {
+    pub(super) fn new(bytes: usize, counters: &Arc<Counters>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                front: Buffers::new(bytes),
+                next_seq: 1,
+                waiting: Waiting::Nothing,
+                commands: Vec::new(),
+                handled: 0,
+                durable: 0,
+            }),
+            work: Condvar::new(),
+            room: Condvar::new(),
+            done: Condvar::new(),
+            counters: Arc::clone(counters),
+        }
+    }
+
+    /// Takes a record and gives it its number. `patient` is false for who must not wait: the log's own
+    /// thread, and signal-like places.
+    pub(super) fn push(&self, record: &mut [u8], patient: bool) -> Stored {
+        let severity = severity_of(record);
+        self.counters.produced.of(severity).add(1);
+        let mut state = self.lock();
+        if severity.is_important() {
+            let deadline = Instant::now() + PATIENCE;
+            while !state.front.important.has_room(record.len()) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if !patient || left.is_zero() {
+                    drop(state);
+                    self.counters.dropped.of(severity).add(1);
+                    return Stored::Nowhere;
+                }
+                state = self
+                    .room
+                    .wait_timeout(state, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            }
+        }
+        let seq = state.next_seq;
+        state.next_seq += 1;
+        set_seq(record, seq);
+        let lane = if severity.is_important() {
+            &mut state.front.important
+        } else {
+            &mut state.front.ordinary
+        };
+        lane.push(record, |dropped| {
+            self.counters.dropped.of(severity_of(dropped)).add(1);
+        });
+        let wake = match state.waiting {
+            Waiting::Nothing => false,
+            Waiting::Important => severity.is_important(),
+            Waiting::Anything => true,
+        };
+        if wake {
+            state.waiting = Waiting::Nothing;
+            self.work.notify_one();
+        }
+        if severity.is_critical() && patient {
+            self.wait_for_storage(state, seq)
+        } else {
+            Stored::Memory
+        }
+    }
+
+    fn wait_for_storage(&self, state: MutexGuard<'_, State>, seq: u64) -> Stored {
+        let (state, _) = self
+            .done
+            .wait_timeout_while(state, PATIENCE, |state| state.handled < seq)
+            .unwrap_or_else(PoisonError::into_inner);
+        if state.durable >= seq {
+            Stored::Journal
+        } else {
+            Stored::Memory
+        }
+    }
+
+    pub(super) fn command(&self, command: Command) {
+        let mut state = self.lock();
+        state.commands.push(command);
+        state.waiting = Waiting::Nothing;
+        self.work.notify_one();
+    }
+
+    /// Waits until there is something to do or `deadline` has come, and swaps the full front buffers with
+    /// the empty `back`. Returns what was asked besides.
+    pub(super) fn take(&self, back: &mut Buffers, deadline: Option<Instant>) -> Vec<Command> {
+        let mut state = self.lock();
+        while state.front.is_empty() && state.commands.is_empty() {
+            let left = match deadline {
+                None => Duration::from_secs(3600),
+                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => left,
+                    _ => return Vec::new(),
+                },
+            };
+            state = self.wait(state, Waiting::Anything, left);
+        }
+        if state.front.important.is_empty()
+            && state.commands.is_empty()
+            && state.front.ordinary.is_below_half()
+        {
+            state = self.wait(state, Waiting::Important, LINGER);
+        }
+        std::mem::swap(&mut state.front, back);
+        self.room.notify_all();
+        std::mem::take(&mut state.commands)
+    }
+
+    fn wait<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        waiting: Waiting,
+        limit: Duration,
+    ) -> MutexGuard<'a, State> {
+        state.waiting = waiting;
+        let mut state = self
+            .work
+            .wait_timeout(state, limit)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
+        state.waiting = Waiting::Nothing;
+        state
+    }
+
+    /// Says that everything up to `handled` was handled, and is on the storage if it had to be there.
+    pub(super) fn done(&self, handled: u64, is_durable: bool) {
+        let mut state = self.lock();
+        state.handled = state.handled.max(handled);
+        if is_durable {
+            state.durable = state.durable.max(handled);
+        }
+        self.done.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The dropped ones of each severity, in words: `12 info, 3 debug`.
+pub(super) fn by_severity(counts: [u64; 8]) -> String {
+    let words: Vec<String> = Severity::ALL
+        .into_iter()
+        .zip(counts)
+        .filter(|(_, count)| *count > 0)
+        .map(|(severity, count)| format!("{count} {severity}"))
+        .collect();
+    words.join(", ")
+}

@@ -1,0 +1,258 @@
+//! The log's own thread: takes records from the lanes and gives them to every sink.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::counters::Counters;
+use super::entry::{Encoder, Entry, Times, seq_of, severity_of};
+use super::journal::Journal;
+use super::lanes::{Buffers, Command, Lanes, by_severity};
+use super::origin::Origin;
+use super::recent::Recent;
+use super::redact::{is_secret_name, redact};
+use super::severity::Severity;
+#[cfg(feature = "syslog")]
+use super::syslog::Syslog;
+use crate::config::{JournalConfig, LogConfig};
+
+/// How often at most the log says what was dropped.
+const DROPPED_EVERY: Duration = Duration::from_secs(1);
+/// The thread formats one line at a time and seals with HPKE.
+const STACK: usize = 128 * 1024;
+
+/// Everything of the log path that outlives a new configuration.
+pub(super) struct Path {
+    pub(super) lanes: Lanes,
+    pub(super) recent: Arc<Recent>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) origin: Origin,
+    /// Where the journal is, for those who read it.
+    pub(super) journal: RwLock<JournalConfig>,
+}
+
+impl Path {
+    /// Starts the thread. `None` when the system has none to give; the log then goes to standard error only.
+    pub(super) fn start(config: &LogConfig) -> Option<Arc<Self>> {
+        let counters: Arc<Counters> = Arc::default();
+        let recent = &config.recent;
+        let path = Arc::new(Self {
+            lanes: Lanes::new(config.buffer_bytes, &counters),
+            recent: Arc::new(Recent::new(recent.max_bytes, recent.max_readers, &counters)),
+            counters,
+            origin: Origin::of_this_process(),
+            journal: RwLock::new(config.journal.clone()),
+        });
+        let mut writer = Writer {
+            back: Buffers::new(config.buffer_bytes),
+            buffer_bytes: config.buffer_bytes,
+            path: Arc::clone(&path),
+            sinks: Sinks::default(),
+            encoder: Encoder::new(),
+            dropped_told: 0,
+            dropped: [0; 8],
+            told_at: None,
+        };
+        let config = config.clone();
+        thread::Builder::new()
+            .name(String::from("log"))
+            .stack_size(STACK)
+            .spawn(move || {
+                super::never_wait();
+                writer.configure(&config);
+                writer.run();
+            })
+            .ok()?;
+        Some(path)
+    }
+}
+
+/// What a configuration says.
+#[derive(Default)]
+struct Sinks {
+    #[cfg(feature = "syslog")]
+    syslog: Option<Syslog>,
+    journal: Option<Journal>,
+    journal_from: Option<(JournalConfig, Severity)>,
+}
+
+struct Writer {
+    path: Arc<Path>,
+    back: Buffers,
+    buffer_bytes: usize,
+    sinks: Sinks,
+    encoder: Encoder,
+    /// How many dropped records the log has been told of, in all and of each severity, and when.
+    dropped_told: u64,
+    dropped: [u64; 8],
+    told_at: Option<Instant>,
+}
+
+impl Writer {
+    fn run(&mut self) {
+        loop {
+            let deadline = self.deadline();
+            let path = Arc::clone(&self.path);
+            let commands = path.lanes.take(&mut self.back, deadline);
+            self.work();
+            self.tell_dropped();
+            for command in commands {
+                match command {
+                    Command::Configure(config, reply) => {
+                        self.configure(&config);
+                        // Whoever asked may have gone on.
+                        let _ = reply.try_send(());
+                    }
+                    Command::Flush(reply) => {
+                        self.flush();
+                        let _ = reply.try_send(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let journal = self.sinks.journal.as_ref().and_then(Journal::deadline);
+        let dropped = self
+            .told_at
+            .filter(|_| self.path.counters.dropped.total() > self.dropped_told)
+            .map(|told| told + DROPPED_EVERY);
+        journal.into_iter().chain(dropped).min()
+    }
+
+    /// Gives what the back buffers hold to every sink.
+    fn work(&mut self) {
+        let back = std::mem::replace(&mut self.back, Buffers::new(0));
+        let (mut newest, mut is_critical) = (0, false);
+        for record in back.in_order() {
+            newest = seq_of(record);
+            let severity = severity_of(record);
+            is_critical |= severity.is_critical();
+            self.path.counters.handled.of(severity).add(1);
+            match without_secrets(record, &mut self.encoder) {
+                true => {
+                    let encoder = std::mem::take(&mut self.encoder);
+                    self.give(encoder.bytes(), severity);
+                    self.encoder = encoder;
+                }
+                false => self.give(record, severity),
+            }
+        }
+        self.back = back;
+        self.back.clear();
+        if self.back.important.capacity() != self.buffer_bytes {
+            self.back = Buffers::new(self.buffer_bytes);
+        }
+        let is_durable = match &mut self.sinks.journal {
+            Some(journal) => journal.commit(is_critical),
+            None => false,
+        };
+        if newest > 0 {
+            self.path.recent.announce(newest);
+            self.path.lanes.done(newest, is_durable);
+        }
+    }
+
+    fn give(&mut self, record: &[u8], severity: Severity) {
+        self.path.recent.push(record);
+        #[cfg(feature = "syslog")]
+        if let Some(syslog) = &self.sinks.syslog {
+            syslog.offer(record);
+        }
+        if let (Some(journal), Some((_, least))) =
+            (&mut self.sinks.journal, &self.sinks.journal_from)
+            && severity <= *least
+        {
+            journal.append(record);
+        }
+    }
+
+    /// Says how many records were dropped under pressure, at most once in a while.
+    fn tell_dropped(&mut self) {
+        let total = self.path.counters.dropped.total();
+        let is_due = self
+            .told_at
+            .is_none_or(|told| told.elapsed() >= DROPPED_EVERY);
+        if total == self.dropped_told || !is_due {
+            return;
+        }
+        let now = self.path.counters.dropped.get();
+        let new: [u64; 8] = std::array::from_fn(|index| now[index] - self.dropped[index]);
+        self.dropped = now;
+        self.dropped_told = now.iter().sum();
+        self.told_at = Some(Instant::now());
+        log::warn!(
+            "{} log records were dropped, more came than could be taken: {}",
+            new.iter().sum::<u64>(),
+            by_severity(new)
+        );
+    }
+
+    fn configure(&mut self, config: &LogConfig) {
+        let path = &self.path;
+        path.recent
+            .configure(config.recent.max_bytes, config.recent.max_readers);
+        self.buffer_bytes = config.buffer_bytes;
+        let wanted = config.journal.enabled.then(|| &config.journal);
+        let has = self.sinks.journal_from.as_ref().map(|(config, _)| config);
+        if wanted != has {
+            // The old one first: a journal has one writer.
+            self.sinks.journal = None;
+            self.sinks.journal =
+                wanted.map(|journal| Journal::open(journal, path.origin, &path.counters));
+            self.sinks.journal_from = wanted.map(|journal| (journal.clone(), journal.severity));
+        }
+        *path.journal.write().unwrap_or_else(PoisonError::into_inner) = config.journal.clone();
+        #[cfg(feature = "syslog")]
+        {
+            let wanted = config.syslog.enabled.then_some(&config.syslog);
+            if wanted != self.sinks.syslog.as_ref().map(Syslog::config) {
+                if let Some(old) = self.sinks.syslog.take() {
+                    old.flush();
+                }
+                self.sinks.syslog = wanted.and_then(|config| Syslog::start(config, &path.counters));
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(journal) = &mut self.sinks.journal {
+            journal.commit(true);
+        }
+        #[cfg(feature = "syslog")]
+        if let Some(syslog) = &self.sinks.syslog {
+            syslog.flush();
+        }
+    }
+}
+
+/// Whether `record` shows a secret; it is then written into `encoder` without.
+fn without_secrets(record: &[u8], encoder: &mut Encoder) -> bool {
+    let Some(entry) = Entry::decode(record) else {
+        return false;
+    };
+    let message = redact(entry.message);
+    let is_clean = matches!(message, std::borrow::Cow::Borrowed(_))
+        && !entry
+            .fields()
+            .any(|(key, value)| is_secret_name(key) || redact(value) != value);
+    if is_clean {
+        return false;
+    }
+    let times = Times {
+        wall_ns: entry.wall_ns,
+        monotonic_ns: entry.monotonic_ns,
+    };
+    encoder.begin(times, entry.pid, entry.severity, entry.target);
+    for (key, value) in entry.fields() {
+        if is_secret_name(key) {
+            encoder.field(key, format_args!("***"));
+        } else {
+            encoder.field(key, format_args!("{}", redact(value)));
+        }
+    }
+    encoder.message(format_args!("{message}"));
+    super::entry::set_seq(encoder.bytes_mut(), entry.seq);
+    true
+}
