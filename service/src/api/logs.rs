@@ -134,7 +134,8 @@ async fn stream(
     let last_id = request
         .headers()
         .get("last-event-id")
-        .and_then(|id| id.to_str().ok());
+        .and_then(|id| id.to_str().ok())
+        .filter(|id| !id.is_empty());
     let live = Live::begin(query, last_id).map_err(|reason| match reason {
         NoPlace::NoLog => QueryError::NoLog.into(),
         NoPlace::Taken => busy("as many read the log as may: log.recent.max_readers"),

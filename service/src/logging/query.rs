@@ -65,9 +65,12 @@ impl Query {
 /// A sentence that shows how it is written.
 pub fn parse_time(text: &str) -> Result<i64, String> {
     OffsetDateTime::parse(text, &Rfc3339)
-        .ok()
-        .and_then(|time| i64::try_from(time.unix_timestamp_nanos()).ok())
-        .ok_or_else(|| format!("{text:?} is no time as in 2026-11-23T07:00:00Z (RFC 3339)"))
+        .map(|time| {
+            let ns = time.unix_timestamp_nanos();
+            // Beyond 1677 and 2262, where there are no records.
+            i64::try_from(ns).unwrap_or(if ns < 0 { i64::MIN } else { i64::MAX })
+        })
+        .map_err(|_| format!("{text:?} is no time as in 2026-11-23T07:00:00Z (RFC 3339)"))
 }
 
 /// A record as people and programs outside of the process see it.

@@ -198,6 +198,11 @@ impl Service {
         eventually("the service has ended", || self.child.try_wait().unwrap())
     }
 
+    /// What it leaves behind, once it has ended.
+    pub fn into_directory(mut self) -> TempDir {
+        std::mem::replace(&mut self.directory, TempDir::new())
+    }
+
     pub fn get(&self, path: &str) -> Answer {
         get(self.address, path, &[])
     }
