@@ -39,6 +39,9 @@ stderr = "always"
 
 [log.syslog]
 enabled = false
+
+[log.journal]
+directory = {journal}
 """
 
 
@@ -101,6 +104,7 @@ def serve(root: Path, directory: Path, port: int, checking: bool) -> int:
     text = CONFIGURATION.format(
         runtime=json.dumps(str(directory / "run")),
         overlay=json.dumps(str(directory / "www")),
+        journal=json.dumps(str(directory / "journal")),
         address=ports.LOOPBACK,
         port=port,
     )

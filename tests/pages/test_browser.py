@@ -22,7 +22,7 @@ class StartPageTest(unittest.TestCase):
         self.folder = Path(folder.name)
         config = self.folder / "edgeweb.toml"
         config.write_text(
-            f'server.runtime_dir = "{self.folder}/run"\n'
+            f'server.runtime_dir = "{self.folder}/run"\nlog.journal.directory = "{self.folder}/journal"\n'
             'http.address = "127.0.0.1"\nhttp.port = 0\nlog.syslog.enabled = false\n'
         )
         self.assertTrue(BINARY.exists(), f"{BINARY} is missing; run cargo build in service/ first")

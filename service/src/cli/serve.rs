@@ -63,10 +63,12 @@ fn failed(error: anyhow::Error) -> Failure {
 }
 
 fn report(config: &LogConfig, line: &str) {
-    let quiet = LogConfig {
+    let mut quiet = LogConfig {
         stderr: edgeweb::config::StderrLog::Never,
         ..config.clone()
     };
+    // Where the journal should be is not known.
+    quiet.journal.enabled = false;
     if logging::install(&quiet).is_ok() {
         log::error!("not started: {line}");
         log::logger().flush();
@@ -77,7 +79,8 @@ fn report(config: &LogConfig, line: &str) {
 fn log_panics() {
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        log::error!("{info}");
+        // On the flash before anything else happens: it may be the last word.
+        log::error!(severity = "critical"; "{info}");
         if !logging::reaches_stderr() {
             default(info);
         }
