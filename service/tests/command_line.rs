@@ -36,7 +36,14 @@ fn version_says_version_target_and_features() {
 
 #[test]
 fn every_command_explains_itself() {
-    for command in ["serve", "check-config", "health", "logs", "version"] {
+    for command in [
+        "serve",
+        "check-config",
+        "health",
+        "logpipe",
+        "logs",
+        "version",
+    ] {
         let (status, out, _) = output(&[command, "--help"]);
         assert_eq!(status, 0, "{command}");
         assert!(out.contains(&format!("Usage: edgeweb {command}")), "{out}");

@@ -1,9 +1,11 @@
 //! The `edgeweb` command line, one file a subcommand.
 //!
-//! Exit status: 0 fine, 1 a failure at run time, 2 wrong usage or a wrong configuration.
+//! Exit status: 0 fine, 1 a failure at run time, 2 wrong usage or a wrong configuration;
+//! that of `logpipe` is the program's.
 
 mod check_config;
 mod health;
+mod logpipe;
 mod logs;
 mod serve;
 mod version;
@@ -25,6 +27,7 @@ Commands:
   serve         serve until SIGTERM; SIGHUP reads the configuration again
   check-config  say whether the configuration is right
   health        ask the running service whether it is well
+  logpipe       run another program with its output in the log
   logs          read the log of this device
   version       say version, target and features
 
@@ -39,6 +42,8 @@ enum Failure {
     Config(ConfigError),
     /// Something went wrong at run time.
     Runtime(anyhow::Error),
+    /// It has been said already; the exit status is still missing.
+    Exit(u8),
 }
 
 impl From<lexopt::Error> for Failure {
@@ -66,6 +71,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(Failure::Usage(error)) => (format!("{error}; see edgeweb --help"), 2),
         Err(Failure::Config(error)) => (error.to_string(), 2),
         Err(Failure::Runtime(error)) => (format!("{error:#}"), 1),
+        Err(Failure::Exit(status)) => return ExitCode::from(status),
     };
     // Nobody reads standard error when this fails; the exit status still says it.
     let _ = writeln!(io::stderr(), "edgeweb: {line}");
@@ -80,6 +86,7 @@ fn dispatch(mut parser: lexopt::Parser) -> Result<(), Failure> {
                 check_config::run(Options::parse(parser, check_config::HELP, &[])?)
             }
             Some("health") => health::run(Options::parse(parser, health::HELP, &["ready"])?),
+            Some("logpipe") => logpipe::run(parser),
             Some("logs") => logs::run(parser),
             Some("version") => version::run(Options::parse(parser, version::HELP, &[])?),
             _ => Err(Failure::Usage(format!("there is no command {command:?}"))),

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::Config;
 
 /// Where the maker's configuration is read from unless a path is given.
@@ -60,28 +62,14 @@ impl Config {
     /// [`ConfigError`] when the file cannot be read, is not TOML, or holds a key, a type or a value
     /// that is wrong.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) =>
+        let text = match read_text(path) {
+            Err(ConfigError::Unreadable { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && path == Path::new(DEFAULT_PATH) =>
             {
                 return Ok(Self::default());
             }
-            Err(error) => return Err(unreadable(error)),
+            text => text?,
         };
-        let mut text = String::new();
-        file.take(MAX_FILE_BYTES + 1)
-            .read_to_string(&mut text)
-            .map_err(unreadable)?;
-        if text.len() as u64 > MAX_FILE_BYTES {
-            return Err(ConfigError::TooLarge {
-                path: path.to_owned(),
-            });
-        }
         Self::parse(&text, path)
     }
 
@@ -90,18 +78,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] as for [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let invalid = |key: String, error: &toml::de::Error| ConfigError::Invalid {
-            path: path.to_owned(),
-            line: error
-                .span()
-                .map_or(1, |span| text[..span.start].matches('\n').count() + 1),
-            key,
-            reason: error.message().replace('\n', ", "),
-        };
-        let document = toml::de::Deserializer::parse(text)
-            .map_err(|error| invalid(String::from("-"), &error))?;
-        let config: Self = serde_path_to_error::deserialize(document)
-            .map_err(|error| invalid(error.path().to_string(), error.inner()))?;
+        let config: Self = parse_toml(text, path)?;
         config
             .validate()
             .map_err(|(key, reason)| ConfigError::OutOfRange {
@@ -124,6 +101,40 @@ impl Config {
                 reason,
             })
     }
+}
+
+/// The text of a file that a person wrote.
+pub(crate) fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+        .map_err(unreadable)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(ConfigError::TooLarge {
+            path: path.to_owned(),
+        });
+    }
+    Ok(text)
+}
+
+/// What `text` says as TOML; `path` is only used to say where a mistake is.
+pub(crate) fn parse_toml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    let invalid = |key: String, error: &toml::de::Error| ConfigError::Invalid {
+        path: path.to_owned(),
+        line: error
+            .span()
+            .map_or(1, |span| text[..span.start].matches('\n').count() + 1),
+        key,
+        reason: error.message().replace('\n', ", "),
+    };
+    let document =
+        toml::de::Deserializer::parse(text).map_err(|error| invalid(String::from("-"), &error))?;
+    serde_path_to_error::deserialize(document)
+        .map_err(|error| invalid(error.path().to_string(), error.inner()))
 }
 
 #[cfg(test)]

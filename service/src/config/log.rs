@@ -236,3 +236,21 @@ impl Facility {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facilities_have_the_numbers_of_the_rfc() {
+        for (facility, number) in [
+            (Facility::Kern, 0),
+            (Facility::Daemon, 3),
+            (Facility::Ftp, 11),
+            (Facility::Local0, 16),
+            (Facility::Local7, 23),
+        ] {
+            assert_eq!(facility.number(), number, "{facility:?}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod log;
 mod validate;
 
 pub use load::{ConfigError, DEFAULT_PATH};
+pub(crate) use load::{parse_toml, read_text};
 pub use log::{
     Facility, JournalConfig, LogConfig, RecentConfig, StderrLog, SyslogConfig, SyslogFormat,
     Transport, UplinkConfig,
@@ -41,7 +42,7 @@ pub struct Config {
 pub struct ServerConfig {
     /// Threads that serve requests, 1 to 64. Memory grows with each and stays at its peak.
     pub workers: usize,
-    /// Directory of `endpoints.json` and `edgeweb.sock`.
+    /// Directory of `endpoints.json`, `edgeweb.sock` and `log.sock`.
     pub runtime_dir: PathBuf,
     /// How long a stop waits for requests that are being served, 0 to 3600 seconds.
     pub drain_seconds: u64,

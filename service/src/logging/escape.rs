@@ -32,7 +32,7 @@ pub(super) fn line(text: &str) -> String {
 }
 
 /// What would do something instead of being shown: Cc of Unicode, line separators and bidirectional controls.
-fn is_active(c: char) -> bool {
+pub(super) fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }

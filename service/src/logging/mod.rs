@@ -8,14 +8,19 @@
 //! `log` knows five levels and syslog eight severities: a key-value `severity` says one that `log` has
 //! not, as in `log::error!(severity = "critical"; "the pump is on fire")`; [`record`] says where it got to.
 
+mod capture;
 mod counters;
 mod entry;
 mod escape;
+mod forward;
 mod input;
 mod journal;
 mod lanes;
+mod lines;
 mod metrics;
 mod origin;
+mod pipe_reader;
+mod prefixes;
 pub mod query;
 mod recent;
 mod record_ring;
@@ -38,10 +43,13 @@ use std::time::Duration;
 use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 
+pub use capture::{Capture, CaptureError, capture_stderr, capture_stdout};
 pub use entry::Entry;
 pub(crate) use input::LogInput;
 pub use lanes::Stored;
 pub(crate) use metrics::write_metrics;
+pub use pipe_reader::PipeReader;
+pub use prefixes::Prefixes;
 pub use severity::{Severity, UnknownSeverity};
 
 use crate::config::{LogConfig, StderrLog};
@@ -169,6 +177,11 @@ impl Choice {
             filter,
         }
     }
+
+    /// Standard error, unless it is captured: what is written there would come back as a record.
+    fn stderr(&self) -> Option<&env_logger::Logger> {
+        self.stderr.as_ref().filter(|_| !capture::has_stderr())
+    }
 }
 
 /// The filter has been applied when a record gets here.
@@ -240,7 +253,7 @@ impl Logger {
         if !choice.filter.matches(&record) {
             return Stored::Nowhere;
         }
-        if let Some(stderr) = &choice.stderr {
+        if let Some(stderr) = choice.stderr() {
             stderr.log(&record);
         }
         drop(choice);
@@ -297,7 +310,7 @@ impl Log for Logger {
         if !choice.filter.matches(record) {
             return;
         }
-        if let Some(stderr) = &choice.stderr {
+        if let Some(stderr) = choice.stderr() {
             stderr.log(record);
         }
         drop(choice);
