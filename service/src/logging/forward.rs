@@ -50,9 +50,10 @@ pub(super) struct Forward {
 }
 
 impl Forward {
+    /// For `tag[pid]`. The sockets may be there or not, the best one first.
     pub(super) fn new(sockets: Vec<PathBuf>, facility: Facility, tag: &str, pid: u32) -> Self {
         let now = Instant::now();
-        Self {
+        let mut forward = Self {
             sockets,
             facility,
             head: format!("{tag}[{pid}]: "),
@@ -66,7 +67,9 @@ impl Forward {
             try_at: now,
             pause: FIRST_PAUSE,
             moved: now,
-        }
+        };
+        forward.look();
+        forward
     }
 
     /// Queues a message.

@@ -17,8 +17,8 @@ use super::prefixes::Prefixes;
 use super::severity::Severity;
 use crate::config::Facility;
 
-/// How much is read at a time, in bytes.
-const PIECE: usize = 8 * 1024;
+/// How much is read at a time, in bytes: as many of the shortest lines as half the queue has room for.
+const PIECE: usize = 2 * 1024;
 /// How long a receiver is waited for when the program has ended and something is still to be said. Shorter
 /// than what a service manager grants a service for its end.
 const LINGER: Duration = Duration::from_secs(5);

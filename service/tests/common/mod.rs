@@ -1,6 +1,8 @@
 //! The real binary, started on free ports, and a client that says exactly what a test wants said.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod rsyslogd;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
