@@ -267,7 +267,7 @@ mod tests {
             for end in ["\n", "\r\n", "\r\r\n"] {
                 assert_eq!(
                     texts(format!("{text}{end}").as_bytes(), 4096),
-                    [text.clone()]
+                    [text.as_str()]
                 );
             }
         }
