@@ -89,11 +89,13 @@ impl Program {
         self.0.id()
     }
 
-    /// By the shell's own `kill`: procps and BusyBox differ in how they take a group.
-fn signal(name: &str, target: &str) {
-    let mut kill = Command::new("sh");
-    kill.args(["-c", &format!("kill -{name} {target}")]);
-    assert!(kill.status().unwrap().success());
+    fn signal(&self, name: &str) {
+        signal(name, &self.pid().to_string());
+    }
+
+    fn wait(&mut self) -> std::process::ExitStatus {
+        eventually("the program ends", || self.0.try_wait().unwrap())
+    }
 }
 
 impl Drop for Program {
@@ -103,11 +105,11 @@ impl Drop for Program {
     }
 }
 
+/// By the shell's own `kill`: procps and BusyBox differ in how they take a group.
 fn signal(name: &str, target: &str) {
-    let status = Command::new("kill")
-        .args([&format!("-{name}"), "--", target])
-        .status();
-    assert!(status.unwrap().success());
+    let mut kill = Command::new("sh");
+    kill.args(["-c", &format!("kill -{name} {target}")]);
+    assert!(kill.status().unwrap().success());
 }
 
 fn said(output: &Output) -> String {
