@@ -20,6 +20,9 @@ EDGEWEB_SERVICE_CHECK ?= ""
 EDGEWEB_SERVICE_HEALTH ?= ""
 # The signal that makes it read its configuration again (HUP). Empty: it has to be restarted.
 EDGEWEB_SERVICE_RELOAD ?= ""
+# "1": what it writes to its output goes into the log, by way of edgeweb: lines that begin with [ERR], <3> and
+# their like as errors, the rest of standard error as warnings (see `edgeweb logpipe --help`).
+EDGEWEB_SERVICE_LOGPIPE ?= "0"
 EDGEWEB_SERVICE_USER ?= "${EDGEWEB_SERVICE_NAME}"
 # notify for a program that tells systemd when it is ready (sd_notify), else exec.
 EDGEWEB_SERVICE_TYPE ?= "exec"
@@ -88,13 +91,16 @@ python () {
                                   "set INIT_MANAGER, or add sysvinit" % d.getVar("EDGEWEB_SERVICE_NAME"))
     if systemd and sysvinit:
         d.delVar("INHIBIT_UPDATERCD_BBCLASS")
+    if d.getVar("EDGEWEB_SERVICE_LOGPIPE") == "1":
+        d.appendVar("RDEPENDS:" + d.getVar("PN"), " edgeweb")
     if sysvinit and d.getVar("EDGEWEB_SERVICE_MONITOR") == "1":
         d.appendVar("RRECOMMENDS:" + d.getVar("PN"), " " + d.getVar("EDGEWEB_SERVICE_CRON"))
 }
 
 python edgeweb_service_install () {
     settings = edgeweb_service_settings(d)
-    values = dict(settings, SYSCONFDIR=d.getVar("sysconfdir"), LOCALSTATEDIR=d.getVar("localstatedir"))
+    directories = {key: d.getVar(key.lower()) for key in ("BINDIR", "SYSCONFDIR", "LOCALSTATEDIR")}
+    values = dict(settings, **directories)
     root, name, monitored = d.getVar("D"), settings["NAME"], d.getVar("EDGEWEB_SERVICE_MONITOR") == "1"
 
     def put(template, path, mode=0o644):

@@ -58,5 +58,5 @@ def settings(recipe: Path = EDGEWEB, *, systemd: bool, **changed: str) -> dict[s
 
 def render(template: str, values: dict[str, str]) -> str:
     """A template of the class, filled in with what `settings` gave."""
-    places = {"SYSCONFDIR": DIRECTORIES["sysconfdir"], "LOCALSTATEDIR": DIRECTORIES["localstatedir"]}
+    places = {key: DIRECTORIES[key.lower()] for key in ("BINDIR", "SYSCONFDIR", "LOCALSTATEDIR")}
     return renderer.render((TEMPLATES / template).read_text(), values | places)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Stands in for the service in test_init.py: it does what the init script relies on, and misbehaves
  * when a file of that name is in /behave: bad-config, dies, slow (no health), mute (health that hangs),
- * deaf (no SIGTERM).
+ * deaf (no SIGTERM), pipeless (a logpipe that hangs; else it says that it was there, and becomes the command).
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -56,6 +56,13 @@ int main(int argc, char **argv)
             return 0;
         fprintf(stderr, "/etc/edgeweb/edgeweb.toml: http.port: not a number\n");
         return 2;
+    }
+    if (strcmp(command, "logpipe") == 0 && argc > 5 && strcmp(argv[4], "--") == 0) {
+        note("tag", argv[3]);
+        while (behaves("pipeless"))
+            pause();
+        execv(argv[5], argv + 5);
+        return 127;
     }
     if (strcmp(command, "serve") != 0)
         return 2;

@@ -240,6 +240,39 @@ class InitScriptTest(Root):
             r"^status -> 0$",
         )
 
+    def test_output_in_the_log(self) -> None:
+        # The process is the service's own, and a running edgeweb is not taken for it.
+        shutil.copy(self.program, self.root / "usr" / "bin" / "tankd")
+        self.write_script(LOGPIPE="1", COMMAND="/usr/bin/tankd serve --depth 3")
+        self.check(
+            "mkdir -m 777 /run/edgeweb; /usr/bin/edgeweb serve & sleep 0.3; rm /run/edgeweb/*; x start; x start;"
+            " cat /run/edgeweb/tag; echo; tr '\\0' ' ' < /proc/$(cat /run/edgeweb.pid)/cmdline; echo;"
+            " x status; x restart; x reload; x stop; x status",
+            r"^edgeweb: started \(pid \d+\)\nstart -> 0$",
+            r"^edgeweb: already running \(pid \d+\)\nstart -> 0\nedgeweb\n/usr/bin/tankd serve --depth 3 $",
+            r"^edgeweb: running \(pid \d+\), health ok\nstatus -> 0$",
+            r"^restart -> 0$",
+            r"^reload -> 0$",
+            r"^edgeweb: stopped\nstop -> 0$",
+            r"^status -> 3$",
+        )
+
+    def test_output_in_the_log_on_a_slow_device(self) -> None:
+        # What is about to become the service is ours: it is waited for, and stopped.
+        self.behave("pipeless")
+        self.write_script(LOGPIPE="1")
+        self.check(
+            "x start; x status; x stop",
+            r"^edgeweb: started, but its health did not answer within 2 s; .*\nstart -> 1$",
+            r"^edgeweb: running \(pid \d+\), but its health does not answer\nstatus -> 4$",
+            r"^edgeweb: stopped\nstop -> 0$",
+        )
+
+    def test_output_in_the_log_without_what_puts_it_there(self) -> None:
+        (self.root / "usr" / "bin" / "edgeweb").rename(self.root / "usr" / "bin" / "tankd")
+        self.write_script(LOGPIPE="1", CHECK="", HEALTH="", COMMAND="/usr/bin/tankd serve")
+        self.check("x start; x status", r"^edgeweb: .*\nstart -> 1$", r"^status -> 3$")
+
 
 class MonitorTest(Root):
     """What cron calls each minute."""

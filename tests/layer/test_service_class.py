@@ -36,6 +36,7 @@ class SettingsTest(unittest.TestCase):
             "CHECK": ("tankd --check",),
             "HEALTH": ("wget http://127.0.0.1/",),
             "RELOAD": ("1; reboot", "hup", "HUP INT"),
+            "LOGPIPE": ("", "yes", "2"),
             "TYPE": ("simple", "forking", ""),
             "WATCHDOG": ("30", "soon"),
             "START_TIMEOUT": ("", "0", "1.5", "10s", "-1", "10000"),
@@ -72,6 +73,12 @@ class UnitTest(unittest.TestCase):
         )
         reload = re.findall(r"^ExecReload=(.*)$", text, re.MULTILINE)
         self.assertEqual(reload, ["/usr/bin/tankd --check", "kill -HUP $MAINPID"])
+
+    def test_output_in_the_log(self) -> None:
+        command = "/usr/bin/tankd --foreground"
+        for wanted, words in (("0", ""), ("1", "/usr/bin/edgeweb logpipe --tag tank -- ")):
+            service = unit("service.unit.in", NAME="tank", COMMAND=command, LOGPIPE=wanted)["Service"]
+            self.assertEqual(service["ExecStart"], words + command)
 
     def test_a_check_without_reload_reloads_nothing(self) -> None:
         self.assertNotIn("ExecReload", unit("service.unit.in", CHECK="/usr/bin/tankd --check")["Service"])

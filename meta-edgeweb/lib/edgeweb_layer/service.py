@@ -11,6 +11,7 @@ SETTINGS = (
     "CHECK",
     "HEALTH",
     "RELOAD",
+    "LOGPIPE",
     "USER",
     "TYPE",
     "WATCHDOG",
@@ -52,6 +53,8 @@ def wrong(settings):
         found.append(f"EDGEWEB_SERVICE_TYPE is {settings['TYPE']!r}; one of {', '.join(TYPES)}")
     if settings["RELOAD"] and not SIGNAL.fullmatch(settings["RELOAD"]):
         found.append(f"EDGEWEB_SERVICE_RELOAD is {settings['RELOAD']!r}; the name of a signal, such as HUP, or empty")
+    if settings["LOGPIPE"] not in ("0", "1"):
+        found.append(f"EDGEWEB_SERVICE_LOGPIPE is {settings['LOGPIPE']!r}; 1 for its output in the log, or 0")
     if settings["WATCHDOG"] and settings["TYPE"] != "notify":
         found.append("EDGEWEB_SERVICE_WATCHDOG is set, but only a service of type notify can feed it; empty it")
     for key in ("WATCHDOG", "START_TIMEOUT", "STOP_TIMEOUT"):
@@ -63,11 +66,14 @@ def wrong(settings):
 def render(template, settings):
     """
     Fills a template: @KEY@ is a setting's value, and a line that begins with @KEY?@ is left out
-    when the setting is empty. Raises KeyError for a key that is unknown.
+    when the setting is empty. Besides the settings it wants the directories BINDIR, SYSCONFDIR and
+    LOCALSTATEDIR. Raises KeyError for a key that is unknown.
     """
     timeout = settings["START_TIMEOUT"]
+    logpipe = f"{settings['BINDIR']}/edgeweb logpipe --tag {settings['NAME']} -- "
     values = dict(
         settings,
+        LOGPIPE=logpipe if settings["LOGPIPE"] == "1" else "",
         NOTIFY="yes" if settings["TYPE"] == "notify" else "",
         RELOAD_CHECK=settings["CHECK"] and settings["RELOAD"],
         # systemd counts the whole start; the init script waits for health only and leaves the service running.

@@ -20,6 +20,8 @@ EXCLUDE_FROM_WORLD = "1"
 EDGEWEB_SERVICE_COMMAND = "${sbindir}/mini_httpd -D -p 8081 -d ${datadir}/mini-httpd"
 # A page is there. BusyBox's wget will do.
 EDGEWEB_SERVICE_HEALTH = "${bindir}/wget -q -O /dev/null http://127.0.0.1:8081/"
+# It writes to standard error what it cannot do.
+EDGEWEB_SERVICE_LOGPIPE = "1"
 
 # setgroups and initgroups, which are an error now when they are not declared.
 CFLAGS:append = " -include grp.h"
