@@ -3,7 +3,8 @@
 //! The program takes this process's place, so that its process id, its signals, its exit status and what
 //! it tells systemd are its own, even when it is killed. Its output is read by a process beside it, which
 //! is this program again: started by one in between that ends at once, so that it is no child that the
-//! program would have to wait for, and in a process group of its own, which no ctrl-C reaches.
+//! program would have to wait for, and in a process group of its own, which no ctrl-C reaches. Files that the
+//! caller hands down to the program besides its streams stay open in the reader, too, for as long.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, PipeWriter, Read, Write};
@@ -39,6 +40,7 @@ Options:
 
 The program is this process: signals, process id and exit status are its own. Another process reads its
 output until nobody holds it any more; if that one is killed, writing ends the program with SIGPIPE.
+C programs hold standard output back once it is no terminal: setvbuf, or `stdbuf -oL` before COMMAND.
 
 Exit status: the program's own; 1 its output cannot be read; 2 wrong usage, configuration or map;
 126 COMMAND cannot be run; 127 there is no such command.
