@@ -443,6 +443,32 @@ fn the_services_configuration_says_where_records_go() {
     );
 }
 
+/// Through the service: the record is in its log as the program's, not as the service's or the reader's.
+#[test]
+fn the_services_log_has_it() {
+    let service = common::Service::start("");
+    let mut command = edgeweb();
+    command.args(["logpipe", "--tag", "pump", "--config"]);
+    command.arg(service.config());
+    let mut program = Program::start(command.args(["--", "printf", "[CRIT] dry\\nfine"]));
+    assert!(program.wait().success());
+    let socket = service.directory.path().join("run/edgeweb.sock");
+    let entries = eventually("both records", || {
+        let (_, body) =
+            edgeweb::control::get(&socket, "/api/user/logs?target=pump", PATIENCE).unwrap();
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let entries = body["entries"].as_array().unwrap().clone();
+        (entries.len() == 2).then_some(entries)
+    });
+    let found = [&entries[0], &entries[1]]
+        .map(|entry| ["severity", "target", "message"].map(|key| entry[key].as_str().unwrap()));
+    assert_eq!(
+        found,
+        [["critical", "pump", "dry"], ["info", "pump", "fine"]]
+    );
+    assert!(entries.iter().all(|entry| entry["pid"] == program.pid()));
+}
+
 #[test]
 fn a_flood_that_nobody_takes_blocks_nobody_and_is_counted() {
     let directory = TempDir::new();
