@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use syslog::{LogFormat, Logger, LoggerBackend, Severity as CrateSeverity};
 use time::{OffsetDateTime, UtcOffset};
 
@@ -331,14 +332,15 @@ impl Rfc3164 {
 
 /// A daemon that is only slow, or whose buffer is full, is still the same daemon.
 fn keeps_connection(error: &io::Error) -> bool {
-    // ENOBUFS has no ErrorKind; 105 on every Linux but MIPS, SPARC, Alpha and PA-RISC.
-    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(105)
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 /// The daemon's socket takes no message of this length.
 fn is_too_long(error: &io::Error) -> bool {
-    // EMSGSIZE has no ErrorKind; 90 on every Linux but MIPS, SPARC and PA-RISC.
-    error.raw_os_error() == Some(90)
+    Errno::from_io_error(error) == Some(Errno::MSGSIZE)
 }
 
 /// Connects as `unix_custom` of the syslog crate does, with a limit on writing.
@@ -347,8 +349,8 @@ fn connect(path: &Path) -> io::Result<LoggerBackend> {
     datagram.set_write_timeout(Some(WRITE_LIMIT))?;
     match datagram.connect(path) {
         Ok(()) => Ok(LoggerBackend::Unix(datagram)),
-        // The daemon listens on a stream: EPROTOTYPE has no ErrorKind.
-        Err(error) if error.raw_os_error() == Some(91) => {
+        // The daemon listens on a stream.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTOTYPE) => {
             let stream = UnixStream::connect(path)?;
             stream.set_write_timeout(Some(WRITE_LIMIT))?;
             Ok(LoggerBackend::UnixStream(BufWriter::new(stream)))
