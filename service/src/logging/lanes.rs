@@ -3,7 +3,9 @@
 //! A producer copies its record into the front buffers and goes on. The thread swaps them with the back
 //! buffers and works on those, so that neither waits for the other longer than a copy takes. When the rest
 //! finds no room, the oldest of the rest is dropped and counted. A record of severity error and above waits
-//! for room instead, and a critical one until it is on the storage; both waits are bounded by [`PATIENCE`].
+//! for room instead, and a critical one until it is on the storage; both waits are bounded by [`PATIENCE`],
+//! and once one was in vain, nobody waits until the thread is heard of again: a storage that hangs must not
+//! stop every request that has something to say.
 
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -56,6 +58,8 @@ struct State {
     next_seq: u64,
     waiting: Waiting,
     commands: Vec<Command>,
+    /// Somebody waited for the thread in vain, and it has not come since.
+    stalled: bool,
     /// The last record that was handled, and the last that is known to be on the storage.
     handled: u64,
     durable: u64,
@@ -113,6 +117,7 @@ impl Lanes {
                 next_seq: 1,
                 waiting: Waiting::Nothing,
                 commands: Vec::new(),
+                stalled: false,
                 handled: 0,
                 durable: 0,
             }),
@@ -133,7 +138,8 @@ impl Lanes {
             let deadline = Instant::now() + PATIENCE;
             while !state.front.important.has_room(record.len()) {
                 let left = deadline.saturating_duration_since(Instant::now());
-                if !patient || left.is_zero() {
+                if !patient || state.stalled || left.is_zero() {
+                    state.stalled |= left.is_zero();
                     drop(state);
                     self.counters.dropped.of(severity).add(1);
                     return Stored::Nowhere;
@@ -165,7 +171,7 @@ impl Lanes {
             state.waiting = Waiting::Nothing;
             self.work.notify_one();
         }
-        if severity.is_critical() && patient {
+        if severity.is_critical() && patient && !state.stalled {
             self.wait_for_storage(state, seq)
         } else {
             Stored::Memory
@@ -173,10 +179,11 @@ impl Lanes {
     }
 
     fn wait_for_storage(&self, state: MutexGuard<'_, State>, seq: u64) -> Stored {
-        let (state, _) = self
+        let (mut state, waited) = self
             .done
             .wait_timeout_while(state, PATIENCE, |state| state.handled < seq)
             .unwrap_or_else(PoisonError::into_inner);
+        state.stalled |= waited.timed_out();
         if state.durable >= seq {
             Stored::Journal
         } else {
@@ -211,6 +218,7 @@ impl Lanes {
         {
             state = self.wait(state, Waiting::Important, LINGER);
         }
+        state.stalled = false;
         std::mem::swap(&mut state.front, back);
         self.room.notify_all();
         std::mem::take(&mut state.commands)
@@ -256,4 +264,94 @@ pub(super) fn by_severity(counts: [u64; 8]) -> String {
         .map(|(severity, count)| format!("{count} {severity}"))
         .collect();
     words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logging::entry::{Encoder, Times};
+
+    const TIMES: Times = Times {
+        wall_ns: 0,
+        monotonic_ns: 0,
+    };
+
+    fn push(lanes: &Lanes, severity: Severity, patient: bool) -> Stored {
+        let mut encoder = Encoder::new();
+        encoder.begin(TIMES, 0, severity, "test");
+        encoder.message(format_args!("{}", "x".repeat(100)));
+        lanes.push(encoder.bytes_mut(), patient)
+    }
+
+    #[test]
+    fn ordinary_records_make_room_for_each_other_and_important_ones_for_nobody() {
+        let counters = Arc::default();
+        let lanes = Lanes::new(1024, &counters);
+        for _ in 0..20 {
+            assert_eq!(push(&lanes, Severity::Info, true), Stored::Memory);
+        }
+        let kept = (0..20)
+            .filter(|_| push(&lanes, Severity::Error, false) == Stored::Memory)
+            .count();
+        let mut back = Buffers::new(1024);
+        lanes.take(&mut back, None);
+        assert_eq!(back.important.iter().count(), kept);
+        assert_eq!(counters.dropped.of(Severity::Error).get(), 20 - kept as u64);
+        let info = back.ordinary.iter().count() as u64;
+        assert_eq!(counters.dropped.of(Severity::Info).get(), 20 - info);
+        // The oldest are gone, and what is left comes in order.
+        let seqs: Vec<u64> = back.in_order().map(super::super::entry::seq_of).collect();
+        assert_eq!(seqs, (21 - info..=20 + kept as u64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn whoever_waits_gets_room_when_the_thread_comes() {
+        let lanes = Arc::new(Lanes::new(1024, &Arc::default()));
+        while push(&lanes, Severity::Error, false) == Stored::Memory {}
+        let waiting = std::thread::spawn({
+            let lanes = Arc::clone(&lanes);
+            move || push(&lanes, Severity::Error, true)
+        });
+        std::thread::sleep(Duration::from_millis(50));
+        let mut back = Buffers::new(1024);
+        lanes.take(&mut back, None);
+        assert_eq!(waiting.join().unwrap(), Stored::Memory);
+    }
+
+    #[test]
+    fn a_critical_record_says_whether_it_is_on_the_storage() {
+        for (durable, expected) in [(true, Stored::Journal), (false, Stored::Memory)] {
+            let lanes = Arc::new(Lanes::new(1024, &Arc::default()));
+            let waiting = std::thread::spawn({
+                let lanes = Arc::clone(&lanes);
+                move || push(&lanes, Severity::Critical, true)
+            });
+            let mut back = Buffers::new(1024);
+            lanes.take(&mut back, None);
+            lanes.done(1, durable);
+            assert_eq!(waiting.join().unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn after_one_has_waited_in_vain_nobody_waits_until_the_thread_comes() {
+        let lanes = Lanes::new(1024, &Arc::default());
+        assert_eq!(push(&lanes, Severity::Critical, true), Stored::Memory);
+        let begin = Instant::now();
+        for _ in 0..20 {
+            push(&lanes, Severity::Critical, true);
+        }
+        assert!(begin.elapsed() < PATIENCE);
+        let mut back = Buffers::new(1024);
+        lanes.take(&mut back, None);
+        assert!(!lanes.lock().stalled);
+    }
+
+    #[test]
+    fn the_dropped_are_said_by_severity() {
+        assert_eq!(
+            by_severity([0, 0, 0, 1, 0, 0, 12, 3]),
+            "1 error, 12 info, 3 debug"
+        );
+    }
 }
