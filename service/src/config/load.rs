@@ -251,12 +251,74 @@ mod tests {
                 "[log.syslog]\nfacility = \"loca\"",
                 "edgeweb.toml:2: log.syslog.facility: unknown variant `loca`",
             ),
+            (
+                "[log.uplink]\ntransport = \"carrier pigeon\"",
+                "edgeweb.toml:2: log.uplink.transport: unknown variant `carrier pigeon`",
+            ),
             ("port = = 1", "edgeweb.toml:1: -: "),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.starts_with(expected), "{text:?}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+    }
+
+    #[cfg(feature = "uplink")]
+    #[test]
+    fn an_uplink_has_a_collector_and_whole_credentials() {
+        for (text, expected) in [
+            ("", "server: \"\" is not name:port"),
+            ("server = \"loghost\"", "server: \"loghost\" is not"),
+            ("server = \"loghost:0\"", "server: \"loghost:0\" is not"),
+            ("server = \"loghost:65536\"", "server: \"loghost:65536\" is"),
+            (
+                "server = \"log host:514\"",
+                "server: \"log host:514\" is not",
+            ),
+            ("server = \":514\"", "server: \":514\" is not"),
+            ("server = \"::1:514\"", "server: \"::1:514\" is not"),
+            (
+                "server = \"log_:6514\"\nserver_name = \"a..b\"",
+                "server_name: \"a..b\" is no host name",
+            ),
+            (
+                "server = \"loghost:6514\"\nca_file = \"ca.crt\"",
+                "ca_file: \"ca.crt\" is not an absolute path",
+            ),
+            (
+                "server = \"loghost:6514\"\ncertificate_file = \"/c\"",
+                "key_file: is missing",
+            ),
+            (
+                "server = \"loghost:6514\"\nkey_file = \"/k\"",
+                "certificate_file: is missing",
+            ),
+            (
+                "server = \"loghost:6514\"\nkey_file = \"k\"\ncertificate_file = \"/c\"",
+                "key_file: \"k\" is not an absolute path",
+            ),
+        ] {
+            let table = format!("[log.uplink]\nenabled = true\n{text}");
+            let error = parse(&table).expect_err(&table);
+            let expected = format!("edgeweb.toml: log.uplink.{expected}");
+            assert!(error.starts_with(&expected), "{table:?}: {error}");
+        }
+        for server in ["loghost:6514", "192.0.2.1:6514", "[2001:db8::1]:6514"] {
+            let config = parse(&format!(
+                "[log.uplink]\nenabled = true\nserver = {server:?}\ncertificate_file = \"/c\"\nkey_file = \"/k\""
+            ));
+            assert!(config.is_ok(), "{config:?}");
+        }
+    }
+
+    #[cfg(not(feature = "uplink"))]
+    #[test]
+    fn a_build_without_the_uplink_says_so() {
+        let error = parse("[log.uplink]\nenabled = true\nserver = \"loghost:514\"").unwrap_err();
+        assert_eq!(
+            error,
+            "edgeweb.toml: log.uplink.enabled: this build has no uplink feature"
+        );
     }
 
     #[test]

@@ -183,6 +183,32 @@ impl Default for UplinkConfig {
     }
 }
 
+impl UplinkConfig {
+    /// The name and the port in `server`; `None` when one of them is missing.
+    pub(crate) fn host_and_port(&self) -> Option<(&str, u16)> {
+        let (host, port) = self.server.rsplit_once(':')?;
+        let host = match host.strip_prefix('[') {
+            Some(address) => address.strip_suffix(']')?,
+            // An IPv6 address without brackets: where it ends is a guess.
+            None if host.contains(':') => return None,
+            None => host,
+        };
+        let port = port.parse().ok().filter(|port| *port != 0)?;
+        let is_name =
+            !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c.is_control());
+        is_name.then_some((host, port))
+    }
+
+    /// The name that the collector's certificate must be for.
+    pub(crate) fn expected_name(&self) -> &str {
+        if self.server_name.is_empty() {
+            self.host_and_port().map_or("", |(host, _)| host)
+        } else {
+            &self.server_name
+        }
+    }
+}
+
 /// How the records get to the collector.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Config;
+use super::{Config, Transport, UplinkConfig};
 use crate::logging::Severity;
 use crate::logging::seal::Recipient;
 
@@ -110,7 +110,53 @@ impl Config {
             LEAST,
             16 * MIB,
         )?;
+        if uplink.enabled {
+            validate_uplink(uplink)?;
+        }
         Ok(())
+    }
+}
+
+/// That the files are there is not asked: the uplink says it, and goes on when they come.
+fn validate_uplink(uplink: &UplinkConfig) -> Result<(), OutOfRange> {
+    if !cfg!(feature = "uplink") {
+        let reason = String::from("this build has no uplink feature");
+        return Err(("log.uplink.enabled", reason));
+    }
+    if uplink.host_and_port().is_none() {
+        let reason = format!(
+            "{:?} is not name:port, address:port or [IPv6 address]:port",
+            uplink.server
+        );
+        return Err(("log.uplink.server", reason));
+    }
+    if uplink.transport != Transport::Tls {
+        return Ok(());
+    }
+    #[cfg(feature = "uplink")]
+    if rustls::pki_types::ServerName::try_from(uplink.expected_name()).is_err() {
+        let reason = format!("{:?} is no host name or address", uplink.expected_name());
+        return Err(("log.uplink.server_name", reason));
+    }
+    absolute("log.uplink.ca_file", &uplink.ca_file)?;
+    let (certificate, key) = (&uplink.certificate_file, &uplink.key_file);
+    match (
+        certificate.as_os_str().is_empty(),
+        key.as_os_str().is_empty(),
+    ) {
+        (true, true) => Ok(()),
+        (false, true) => Err((
+            "log.uplink.key_file",
+            String::from("is missing: a certificate is of no use without its key"),
+        )),
+        (true, false) => Err((
+            "log.uplink.certificate_file",
+            String::from("is missing: a key is of no use without its certificate"),
+        )),
+        (false, false) => {
+            absolute("log.uplink.certificate_file", certificate)?;
+            absolute("log.uplink.key_file", key)
+        }
     }
 }
 

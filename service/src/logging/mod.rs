@@ -25,12 +25,14 @@ pub mod query;
 mod recent;
 mod record_ring;
 mod redact;
-#[cfg(feature = "syslog")]
+#[cfg(any(feature = "syslog", feature = "uplink"))]
 mod rfc5424;
 pub mod seal;
 mod severity;
 #[cfg(feature = "syslog")]
 mod syslog;
+#[cfg(feature = "uplink")]
+mod uplink;
 mod writer;
 
 use std::cell::{Cell, RefCell};
