@@ -156,7 +156,7 @@ STEPS = [
     Step(
         "service",
         "the crate: unit tests, the real binary over real sockets, the examples",
-        ("gcc", "libc6-dev", "procps", "rsyslog", "systemd"),
+        ("gcc", "libc6-dev", "openssl", "procps", "rsyslog", "rsyslog-gnutls", "systemd"),
         lambda: [cargo_test()],
     ),
     Step(
