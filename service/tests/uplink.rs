@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -215,7 +216,7 @@ module(load="imtcp" streamDriver.name="gtls" streamDriver.mode="1" {mode})
             numbers
                 .clone()
                 .all(|n| {
-                    let text = mistake(n);
+                    let text = error_text(n);
                     records.iter().any(|record| record.text.contains(&text))
                 })
                 .then_some(())
@@ -276,9 +277,8 @@ fn uplink_config(directory: &Path, port: u16, kind: Kind, more: &str) -> String 
         Kind::Tls | Kind::TlsForDevice => "tls",
     };
     let ca = directory.join("pki/ca.crt");
-    let journal = directory.join("journal");
     format!(
-        "log.journal.directory = {journal:?}\nlog.uplink.enabled = true\nlog.uplink.severity = \"debug\"\n\
+        "log.uplink.enabled = true\nlog.uplink.severity = \"debug\"\n\
          log.uplink.server = \"127.0.0.1:{port}\"\nlog.uplink.transport = \"{transport}\"\n\
          log.uplink.server_name = \"{NAME}\"\nlog.uplink.ca_file = {ca:?}\n{more}\n"
     )
@@ -290,20 +290,19 @@ fn start_service(directory: TempDir, port: u16, kind: Kind, more: &str) -> Servi
 }
 
 /// The text that only the error of number `n` has.
-fn mistake(n: usize) -> String {
-    format!("`mistake_{n}_`")
+fn error_text(n: usize) -> String {
+    format!("fault {n} of the pump.")
 }
 
-/// Makes the service say errors with these numbers: a configuration with a mistake does not come into force.
+/// Has the program `pump` say errors with these numbers.
 fn say_errors(service: &Service, numbers: std::ops::Range<usize>) {
-    let config = fs::read_to_string(service.config()).unwrap();
+    let socket = UnixDatagram::unbound().unwrap();
+    let path = service.directory.path().join("run/log.sock");
     for n in numbers {
-        let text = format!("mistake_{n}_ = 1\n{config}");
-        fs::write(service.config(), text).unwrap();
-        service.signal("HUP");
-        service.wait_for_log(&mistake(n));
+        let text = format!("<11>pump[77]: {}", error_text(n));
+        socket.send_to(text.as_bytes(), &path).unwrap();
+        service.wait_for_log(&error_text(n));
     }
-    fs::write(service.config(), config).unwrap();
 }
 
 /// The memory that a process has now.
@@ -345,14 +344,12 @@ fn relay(target: u16, way: impl Fn(usize) -> Way + Send + 'static) -> (u16, Arc<
 }
 
 fn pass(mut device: TcpStream, target: u16, way: Way) {
-    let mut taken = 0;
     if let Way::Reset(limit) = way {
+        // What it has taken longer ago than this, the device would count as delivered.
+        let patience = Some(Duration::from_secs(2));
+        device.set_read_timeout(patience).unwrap();
         let mut bytes = vec![0; limit];
-        // However it ends, it ends with a reset.
-        while taken < limit
-            && matches!(device.read(&mut bytes), Ok(count) if count > 0 && { taken += count; true })
-        {
-        }
+        let _ = device.read_exact(&mut bytes);
         thread::sleep(Duration::from_millis(200));
         SockRef::from(&device)
             .set_linger(Some(Duration::ZERO))
@@ -396,11 +393,12 @@ mod with_rsyslogd {
         let directory = TempDir::new();
         make_certificates(directory.path());
         let collector = Collector::running(directory.path(), kind);
-        let more = format!("log.syslog.facility = \"local3\"\nlog.syslog.tag = \"pump\"\n{more}");
+        let more =
+            format!("log.syslog.facility = \"local3\"\nlog.syslog.tag = \"device-web\"\n{more}");
         let mut service = start_service(directory, collector.port, kind, &more);
         let ready = collector.wait_for("listening on http://");
         assert_eq!(ready.priority, "local3.info");
-        assert_eq!(ready.program, "pump");
+        assert_eq!(ready.program, "device-web");
         assert_eq!(ready.process, service.pid().to_string());
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         assert_eq!(ready.host, host.trim());
@@ -412,7 +410,9 @@ mod with_rsyslogd {
         assert_eq!(request.parameter("boot"), ready.parameter("boot"));
         say_errors(&service, 0..3);
         collector.wait_for_errors(0..3);
-        assert_eq!(collector.wait_for(&mistake(1)).priority, "local3.err");
+        let error = collector.wait_for(&error_text(1));
+        assert_eq!(error.priority, "local3.err");
+        assert_eq!((&*error.program, &*error.process), ("pump", "77"));
         // The last words arrive as well, and each record once, numbered as it was sent.
         service.signal("TERM");
         assert!(service.wait().success());
@@ -672,14 +672,24 @@ mod with_rsyslogd {
         let mut collector = Collector::running(directory.path(), Kind::Tcp);
         // The journal outlives the service, whose other files are its own.
         let config = uplink_config(directory.path(), collector.port, Kind::Tcp, "");
-        let mut service = Service::start(&config);
+        let journal = directory.path().join("journal");
+        let start = || {
+            let own = TempDir::new();
+            let text = common::config_text(own.path(), &config);
+            let text = text.replace(
+                &format!("{:?}", own.path().join("journal")),
+                &format!("{journal:?}"),
+            );
+            Service::start_with(own, text, |_| {})
+        };
+        let mut service = start();
         say_errors(&service, 0..3);
         collector.wait_for_errors(0..3);
         collector.stop("-TERM");
         say_errors(&service, 3..6);
         service.signal("KILL");
         service.wait();
-        let mut service = Service::start(&config);
+        let mut service = start();
         say_errors(&service, 6..8);
         collector.start();
         collector.wait_for_errors(0..8);
@@ -693,7 +703,7 @@ mod with_rsyslogd {
         service.signal("TERM");
         assert!(service.wait().success());
         let before = collector.copies();
-        let service = Service::start(&config);
+        let service = start();
         say_errors(&service, 8..9);
         collector.wait_for_errors(8..9);
         let after = collector.copies();

@@ -66,6 +66,7 @@ pub(super) struct Counters {
     pub(super) syslog: SyslogCounters,
     pub(super) recent: RecentCounters,
     pub(super) journal: JournalCounters,
+    pub(super) uplink: UplinkCounters,
 }
 
 #[derive(Debug, Default)]
@@ -106,4 +107,22 @@ pub(super) struct JournalCounters {
     pub(super) bytes: Counter,
     /// Whether records get to the storage.
     pub(super) working: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct UplinkCounters {
+    /// Records written to the collector, each time.
+    pub(super) sent: Counter,
+    /// Of these, what was written before, on a connection that was lost.
+    pub(super) resent: Counter,
+    /// Records that the collector has for certain.
+    pub(super) confirmed: Counter,
+    /// Records that were the oldest in memory when there was no more room, and may not have arrived.
+    pub(super) dropped: Counter,
+    /// Attempts to connect.
+    pub(super) attempts: Counter,
+    /// Attempts that came to nothing, and connections that broke.
+    pub(super) failures: Counter,
+    /// Whether there is a connection.
+    pub(super) connected: AtomicBool,
 }

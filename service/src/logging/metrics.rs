@@ -36,6 +36,7 @@ fn write(out: &mut String, counters: &Counters) -> fmt::Result {
         &counters.handled,
     )?;
     let (syslog, recent, journal) = (&counters.syslog, &counters.recent, &counters.journal);
+    let uplink = &counters.uplink;
     for (name, kind, help, value) in [
         (
             "syslog_sent_total",
@@ -132,6 +133,48 @@ fn write(out: &mut String, counters: &Counters) -> fmt::Result {
             "gauge",
             "Storage that the journal takes.",
             journal.bytes.get(),
+        ),
+        (
+            "uplink_up",
+            "gauge",
+            "Whether there is a connection to the collector.",
+            u64::from(uplink.connected.load(Ordering::Relaxed)),
+        ),
+        (
+            "uplink_sent_total",
+            "counter",
+            "Log records written to the collector, each time that they were.",
+            uplink.sent.get(),
+        ),
+        (
+            "uplink_resent_total",
+            "counter",
+            "Log records written to the collector again, after a connection was lost.",
+            uplink.resent.get(),
+        ),
+        (
+            "uplink_confirmed_total",
+            "counter",
+            "Log records that the collector has.",
+            uplink.confirmed.get(),
+        ),
+        (
+            "uplink_dropped_total",
+            "counter",
+            "Log records that waited in memory for the collector in vain.",
+            uplink.dropped.get(),
+        ),
+        (
+            "uplink_attempts_total",
+            "counter",
+            "Attempts to connect to the collector.",
+            uplink.attempts.get(),
+        ),
+        (
+            "uplink_failures_total",
+            "counter",
+            "Attempts to connect to the collector, and connections, that failed.",
+            uplink.failures.get(),
         ),
     ] {
         head(out, &format!("edgeweb_log_{name}"), kind, help)?;

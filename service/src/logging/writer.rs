@@ -14,6 +14,8 @@ use super::redact::{is_secret_name, redact};
 use super::severity::Severity;
 #[cfg(feature = "syslog")]
 use super::syslog::Syslog;
+#[cfg(feature = "uplink")]
+use super::uplink::Uplink;
 use crate::config::{JournalConfig, LogConfig};
 
 /// How often at most the log says what was dropped.
@@ -72,6 +74,8 @@ impl Path {
 struct Sinks {
     #[cfg(feature = "syslog")]
     syslog: Option<Syslog>,
+    #[cfg(feature = "uplink")]
+    uplink: Option<Uplink>,
     journal: Option<Journal>,
     journal_from: Option<(JournalConfig, Severity)>,
 }
@@ -125,6 +129,7 @@ impl Writer {
     fn work(&mut self) {
         let back = std::mem::replace(&mut self.back, Buffers::new(0));
         let (mut newest, mut is_critical) = (0, false);
+        let journal_worked = self.journal_works();
         for record in back.in_order() {
             newest = seq_of(record);
             let severity = severity_of(record);
@@ -133,10 +138,10 @@ impl Writer {
             match without_secrets(record, &mut self.encoder) {
                 true => {
                     let encoder = std::mem::take(&mut self.encoder);
-                    self.give(encoder.bytes(), severity);
+                    self.give(encoder.bytes(), severity, journal_worked);
                     self.encoder = encoder;
                 }
-                false => self.give(record, severity),
+                false => self.give(record, severity, journal_worked),
             }
         }
         self.back = back;
@@ -148,23 +153,53 @@ impl Writer {
             Some(journal) => journal.commit(is_critical),
             None => false,
         };
+        #[cfg(feature = "uplink")]
+        self.tell_uplink(journal_worked);
         if newest > 0 {
             self.path.recent.announce(newest);
             self.path.lanes.done(newest, is_durable);
         }
     }
 
-    fn give(&mut self, record: &[u8], severity: Severity) {
+    fn journal_works(&self) -> bool {
+        self.sinks.journal.as_ref().is_some_and(Journal::is_working)
+    }
+
+    /// `journal_worked` says whether a record that goes to the journal can be read there.
+    fn give(&mut self, record: &[u8], severity: Severity, journal_worked: bool) {
         self.path.recent.push(record);
         #[cfg(feature = "syslog")]
         if let Some(syslog) = &self.sinks.syslog {
             syslog.offer(record);
         }
+        let mut is_in_journal = false;
         if let (Some(journal), Some((_, least))) =
             (&mut self.sinks.journal, &self.sinks.journal_from)
             && severity <= *least
         {
             journal.append(record);
+            is_in_journal = journal_worked;
+        }
+        #[cfg(feature = "uplink")]
+        if let Some(uplink) = &self.sinks.uplink
+            && !(is_in_journal && uplink.reads_journal())
+        {
+            uplink.offer(record);
+        }
+        #[cfg(not(feature = "uplink"))]
+        let _ = is_in_journal;
+    }
+
+    /// What the journal has written can be sent from there; what it has just failed to write cannot.
+    #[cfg(feature = "uplink")]
+    fn tell_uplink(&self, journal_worked: bool) {
+        let (Some(uplink), Some(journal)) = (&self.sinks.uplink, &self.sinks.journal) else {
+            return;
+        };
+        if journal.is_working() {
+            uplink.journal_grew();
+        } else if journal_worked && uplink.reads_journal() {
+            journal.unsynced().for_each(|record| uplink.offer(record));
         }
     }
 
@@ -203,6 +238,17 @@ impl Writer {
                 wanted.map(|journal| Journal::open(journal, path.origin, &path.counters));
             self.sinks.journal_from = wanted.map(|journal| (journal.clone(), journal.severity));
         }
+        #[cfg(feature = "uplink")]
+        {
+            let has = self.sinks.uplink.as_ref();
+            if !config.uplink.enabled || has.is_none_or(|uplink| !uplink.is_for(config)) {
+                // The old one first: it leaves a cursor, from which the new one goes on.
+                self.sinks.uplink = None;
+            }
+            if config.uplink.enabled && self.sinks.uplink.is_none() {
+                self.sinks.uplink = Uplink::start(config, path.origin, &path.counters);
+            }
+        }
         *path.journal.write().unwrap_or_else(PoisonError::into_inner) = config.journal.clone();
         #[cfg(feature = "syslog")]
         {
@@ -219,6 +265,10 @@ impl Writer {
     fn flush(&mut self) {
         if let Some(journal) = &mut self.sinks.journal {
             journal.commit(true);
+        }
+        #[cfg(feature = "uplink")]
+        if let Some(uplink) = &self.sinks.uplink {
+            uplink.flush();
         }
         #[cfg(feature = "syslog")]
         if let Some(syslog) = &self.sinks.syslog {

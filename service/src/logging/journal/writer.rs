@@ -189,6 +189,12 @@ impl Journal {
         self.failure.is_none()
     }
 
+    /// The records that are not known to be on the storage, the oldest first.
+    #[cfg(feature = "uplink")]
+    pub(in crate::logging) fn unsynced(&self) -> impl Iterator<Item = &[u8]> {
+        self.unsynced.iter()
+    }
+
     fn segment_bytes(&self) -> u64 {
         (self.max_bytes / SEGMENTS).clamp(MIN_SEGMENT, MAX_SEGMENT)
     }

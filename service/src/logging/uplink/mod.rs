@@ -10,19 +10,19 @@ mod delivery;
 mod tls;
 mod transport;
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::counters::Counter;
+use super::counters::{Counters, UplinkCounters};
 use super::entry::{Entry, severity_of};
 use super::journal::{Position, Reader};
 use super::origin::Origin;
 use super::record_ring::RecordRing;
-use super::rfc5424::{Formatter, Identity};
-use crate::config::UplinkConfig;
+use super::rfc5424::{self, Formatter, Identity};
+use crate::config::{LogConfig, UplinkConfig};
 use back_off::BackOff;
 use cursor::Cursor;
 use delivery::{Delivery, Place};
@@ -34,9 +34,9 @@ const TURN: usize = 16 * 1024;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a first record waits for others, so that the network is not woken for each.
 const GATHER: Duration = Duration::from_millis(100);
-/// How long a collector may take to close its side at the end.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
-/// How long the thread goes on after its handle is dropped, without [`Uplink::finish`].
+/// How long the end of the process waits for the collector.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+/// How long a new configuration waits for it.
 const DROP_LIMIT: Duration = Duration::from_millis(500);
 /// How often the log says that a collector which takes records takes too few.
 const SAY_LOST: Duration = Duration::from_secs(60);
@@ -45,36 +45,17 @@ const JOURNAL_PAUSE: Duration = Duration::from_secs(10);
 /// TLS needs some; the kernel gives it as it is used.
 const STACK: usize = 512 * 1024;
 
-/// What became of the records, in numbers.
-#[derive(Debug, Default)]
-pub(super) struct UplinkCounters {
-    /// Records written to the collector, each time.
-    pub(super) sent: Counter,
-    /// Of these, what was written before, on a connection that was lost.
-    pub(super) resent: Counter,
-    /// Records that the collector has for certain.
-    pub(super) confirmed: Counter,
-    /// Records that were the oldest in memory when there was no more room, and may not have arrived.
-    pub(super) dropped: Counter,
-    /// Attempts to connect.
-    pub(super) attempts: Counter,
-    /// Attempts that came to nothing, and connections that broke.
-    pub(super) failures: Counter,
-    /// Whether there is a connection.
-    pub(super) connected: AtomicBool,
-}
-
 /// The thread, and what waits for it. Dropping it ends the thread.
 pub(super) struct Uplink {
     shared: Arc<Shared>,
-    config: UplinkConfig,
+    config: LogConfig,
 }
 
 struct Shared {
     waiting: Mutex<Waiting>,
-    /// Something came to be sent, the thread shall end, or it has ended.
+    /// Something came to be sent, the thread shall say goodbye, or it has.
     changed: Condvar,
-    counters: Arc<UplinkCounters>,
+    counters: Arc<Counters>,
 }
 
 /// What the log's thread and the uplink's own have between them. It is locked for moments only.
@@ -90,52 +71,59 @@ struct Waiting {
     journal_grew: bool,
     /// The thread sleeps until there is something to send.
     is_idle: bool,
-    /// When the thread shall have ended.
-    end: Option<Instant>,
+    /// Until when the thread shall have sent everything and said goodbye.
+    goodbye: Option<Instant>,
+    /// After that it shall end.
+    ending: bool,
     has_ended: bool,
 }
 
 impl Uplink {
-    /// Starts the thread. `journal` is the directory of a journal whose records are not sealed.
-    ///
-    /// # Errors
-    /// What the system said when it has no thread to give.
+    /// Starts the thread. `None` when the system has none to give; the log then goes without a collector.
     pub(super) fn start(
-        config: &UplinkConfig,
-        formatter: Formatter,
+        config: &LogConfig,
         origin: Origin,
-        journal: Option<&Path>,
-        counters: Arc<UplinkCounters>,
-    ) -> std::io::Result<Self> {
+        counters: &Arc<Counters>,
+    ) -> Option<Self> {
         let shared = Arc::new(Shared {
-            waiting: Mutex::new(Waiting::new(config.buffer_bytes)),
+            waiting: Mutex::new(Waiting::new(config.uplink.buffer_bytes)),
             changed: Condvar::new(),
-            counters,
+            counters: Arc::clone(counters),
         });
-        let thread_shared = Arc::clone(&shared);
+        let uplink = Self {
+            shared: Arc::clone(&shared),
+            config: config.clone(),
+        };
         let config = config.clone();
-        let thread_config = config.clone();
-        let journal = journal.map(Path::to_owned);
         thread::Builder::new()
             .name(String::from("uplink"))
             .stack_size(STACK)
             .spawn(move || {
-                let ended = Ended(Arc::clone(&thread_shared));
-                Worker::new(thread_config, formatter, origin, journal, thread_shared).run();
+                // The log's own thread waits for this one when it ends.
+                super::never_wait();
+                let ended = Ended(Arc::clone(&shared));
+                Worker::new(&config, origin, shared).run();
                 drop(ended);
-            })?;
-        Ok(Self { shared, config })
+            })
+            .ok()?;
+        Some(uplink)
+    }
+
+    /// Whether records of the journal get to the collector from there, so that they need not be offered. Those
+    /// that are sealed do not: they can be read by their recipient only.
+    pub(super) fn reads_journal(&self) -> bool {
+        self.config.journal.enabled && self.config.journal.recipient.is_empty()
     }
 
     /// Takes a record that is not in the journal. The oldest makes room for it; nothing is waited for.
     pub(super) fn offer(&self, record: &[u8]) {
-        if severity_of(record) > self.config.severity {
+        if severity_of(record) > self.config.uplink.severity {
             return;
         }
         let mut waiting = self.shared.lock();
         let dropped = waiting.push(record);
         self.shared.wake(waiting);
-        self.shared.counters.dropped.add(dropped);
+        self.shared.counters.uplink.dropped.add(dropped);
     }
 
     /// The journal has new records.
@@ -146,29 +134,38 @@ impl Uplink {
     }
 
     /// Whether this uplink does what `config` says, so that it may stay when another configuration comes.
-    pub(super) fn is_for(&self, config: &UplinkConfig) -> bool {
-        self.config == *config
+    pub(super) fn is_for(&self, config: &LogConfig) -> bool {
+        let (mine, other) = (&self.config, config);
+        mine.uplink == other.uplink
+            && mine.journal == other.journal
+            && mine.syslog.facility == other.syslog.facility
+            && mine.syslog.tag == other.syslog.tag
     }
 
-    /// Sends what there is, says goodbye to the collector and ends the thread; waits for it for `limit`.
-    pub(super) fn finish(&self, limit: Duration) {
-        let end = Instant::now() + limit;
+    /// Sends what there is and says goodbye to the collector, who then is known to have it; waits for that,
+    /// at most [`FLUSH_LIMIT`]. What comes later makes a new connection.
+    pub(super) fn flush(&self) {
+        self.say_goodbye(FLUSH_LIMIT);
+    }
+
+    fn say_goodbye(&self, limit: Duration) {
         let mut waiting = self.shared.lock();
-        waiting.end.get_or_insert(end);
+        waiting.goodbye = Some(Instant::now() + limit);
         self.shared.changed.notify_all();
-        while !waiting.has_ended {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            waiting = self.shared.sleep(waiting, left);
-        }
+        // Too late is as good as done: what has not arrived is in the journal, or lost with the process.
+        let _ = self
+            .shared
+            .changed
+            .wait_timeout_while(waiting, limit, |waiting| {
+                waiting.goodbye.is_some() && !waiting.has_ended
+            });
     }
 }
 
 impl Drop for Uplink {
     fn drop(&mut self) {
-        self.finish(DROP_LIMIT);
+        self.shared.lock().ending = true;
+        self.say_goodbye(DROP_LIMIT);
     }
 }
 
@@ -187,18 +184,6 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sleep<'a>(
-        &self,
-        waiting: MutexGuard<'a, Waiting>,
-        limit: Duration,
-    ) -> MutexGuard<'a, Waiting> {
-        let (waiting, _) = self
-            .changed
-            .wait_timeout(waiting, limit)
-            .unwrap_or_else(PoisonError::into_inner);
-        waiting
-    }
-
     /// Wakes the thread when it has nothing to do: one that is busy costs no system call for each record.
     fn wake(&self, mut waiting: MutexGuard<'_, Waiting>) {
         let is_idle = std::mem::take(&mut waiting.is_idle);
@@ -208,28 +193,36 @@ impl Shared {
         }
     }
 
-    /// Sleeps until something came to be sent or the thread shall end, for `limit` at most.
+    /// Sleeps until something came to be sent or goodbye shall be said, for `limit` at most.
     fn wait_for_records(&self, limit: Duration) {
         let mut waiting = self.lock();
-        if waiting.end.is_some() || waiting.has_more() {
-            return;
-        }
         waiting.is_idle = true;
-        let mut waiting = self.sleep(waiting, limit);
+        let (mut waiting, timeout) = self
+            .changed
+            .wait_timeout_while(waiting, limit, |waiting| {
+                waiting.goodbye.is_none() && !waiting.has_more()
+            })
+            .unwrap_or_else(PoisonError::into_inner);
         waiting.is_idle = false;
-        if waiting.end.is_none() && waiting.has_more() {
-            drop(waiting);
+        drop(waiting);
+        if !timeout.timed_out() {
             self.pause(GATHER);
         }
     }
 
-    /// Sleeps for `limit`, or until the thread shall end. True when it shall.
-    fn pause(&self, limit: Duration) -> bool {
-        let (waiting, _) = self
+    /// Sleeps for `limit`, or until goodbye shall be said.
+    fn pause(&self, limit: Duration) {
+        let _ = self
             .changed
-            .wait_timeout_while(self.lock(), limit, |waiting| waiting.end.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        waiting.end.is_some()
+            .wait_timeout_while(self.lock(), limit, |waiting| waiting.goodbye.is_none());
+    }
+
+    /// Goodbye has been said, or there was nobody to say it to. True when the thread shall end.
+    fn said_goodbye(&self) -> bool {
+        let mut waiting = self.lock();
+        waiting.goodbye = None;
+        self.changed.notify_all();
+        waiting.ending
     }
 }
 
@@ -242,7 +235,8 @@ impl Waiting {
             dropped_under_way: 0,
             journal_grew: true,
             is_idle: false,
-            end: None,
+            goodbye: None,
+            ending: false,
             has_ended: false,
         }
     }
@@ -329,14 +323,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(
-        config: UplinkConfig,
-        formatter: Formatter,
-        origin: Origin,
-        journal: Option<PathBuf>,
-        shared: Arc<Shared>,
-    ) -> Self {
-        let journal = journal.map(|directory| {
+    fn new(config: &LogConfig, origin: Origin, shared: Arc<Shared>) -> Self {
+        let (syslog, journal) = (&config.syslog, &config.journal);
+        let formatter = Formatter::new(syslog.facility, &syslog.tag, &rfc5424::hostname());
+        let directory = journal.enabled.then(|| journal.directory.clone());
+        let journal = directory.map(|directory| {
             let cursor = Cursor::load(&directory);
             Journal {
                 reader: Reader::open(&directory, cursor.stored()),
@@ -352,7 +343,7 @@ impl Worker {
             memory: 0,
         };
         Self {
-            config,
+            config: config.uplink.clone(),
             formatter,
             origin,
             journal,
@@ -363,7 +354,7 @@ impl Worker {
             back_off: BackOff::new(),
             has_delivered: false,
             trouble: None,
-            told_dropped: shared.counters.dropped.get(),
+            told_dropped: shared.counters.uplink.dropped.get(),
             told_at: Instant::now(),
             turn: RecordRing::new(TURN),
             message: Vec::new(),
@@ -372,44 +363,56 @@ impl Worker {
     }
 
     fn run(&mut self) {
-        while self.shared.lock().end.is_none() {
-            self.shared.counters.attempts.add(1);
+        loop {
+            self.counters().attempts.add(1);
             let end = match Connection::open(&self.config) {
                 Ok(connection) => self.use_up(connection),
                 Err(failure) => Err(failure),
             };
-            match end {
-                Ok(()) => break,
-                Err(failure) => self.say_failure(&failure),
+            let pause = match &end {
+                Ok(()) => None,
+                Err(failure) => {
+                    self.say_failure(failure);
+                    Some(self.back_off.next())
+                }
+            };
+            if self.shared.lock().goodbye.is_some() {
+                if let Some(journal) = &mut self.journal {
+                    journal.cursor.store(self.delivery.confirmed().journal);
+                }
+                if self.shared.said_goodbye() {
+                    return;
+                }
             }
-            let pause = self.back_off.next();
-            self.shared.pause(pause);
-        }
-        if let Some(journal) = &mut self.journal {
-            journal.cursor.store(self.delivery.confirmed().journal);
+            match pause {
+                Some(pause) => self.shared.pause(pause),
+                // It has everything; what comes next is sent when it comes.
+                None => self.shared.wait_for_records(Duration::MAX),
+            }
         }
     }
 
-    /// Sends until the connection fails or the thread shall end.
+    fn counters(&self) -> &UplinkCounters {
+        &self.shared.counters.uplink
+    }
+
+    /// Sends until the connection fails or goodbye has been said.
     fn use_up(&mut self, mut connection: Connection) -> Result<(), Failure> {
-        self.shared
-            .counters
-            .connected
-            .store(true, Ordering::Relaxed);
+        self.counters().connected.store(true, Ordering::Relaxed);
         self.has_delivered = false;
         let end = self.serve(&mut connection);
-        if end.is_ok() && connection.close(CLOSE_LIMIT) {
-            let records = self.delivery.confirm_all();
-            self.confirmed(records);
+        self.counters().connected.store(false, Ordering::Relaxed);
+        if !connection.close(end?) && self.delivery.unconfirmed() > 0 {
+            let reason = "it did not say in time that it has everything; some of it is sent again";
+            return Err(Failure::Broken(String::from(reason)));
         }
-        self.shared
-            .counters
-            .connected
-            .store(false, Ordering::Relaxed);
-        end
+        let records = self.delivery.confirm_all();
+        self.confirmed(records);
+        Ok(())
     }
 
-    fn serve(&mut self, connection: &mut Connection) -> Result<(), Failure> {
+    /// Says until when goodbye may take.
+    fn serve(&mut self, connection: &mut Connection) -> Result<Instant, Failure> {
         loop {
             // More is written only when nothing waits in the socket; so much can be said of what was.
             let is_sent = connection.check()?;
@@ -423,17 +426,18 @@ impl Worker {
                     .cursor
                     .store_in_time(self.delivery.confirmed().journal, now);
             }
-            let end = self.shared.lock().end;
-            if end.is_some_and(|end| now >= end) {
-                return Ok(());
+            let goodbye = self.shared.lock().goodbye;
+            if let Some(end) = goodbye.filter(|end| now >= *end) {
+                return Ok(end);
             }
             if !is_sent {
-                connection.is_sent(end.map_or(LOOK, |end| end - now).min(LOOK))?;
+                let limit = goodbye.map_or(LOOK, |end| end - now).min(LOOK);
+                connection.is_sent(limit)?;
             } else if !self.send_turn(connection)? {
-                if end.is_some() {
-                    return Ok(());
+                match goodbye {
+                    Some(end) => return Ok(end),
+                    None => self.shared.wait_for_records(LOOK),
                 }
-                self.shared.wait_for_records(LOOK);
             }
         }
     }
@@ -447,7 +451,7 @@ impl Worker {
         if self.place == before {
             return Ok(false);
         }
-        self.shared.counters.sent.add(records);
+        self.counters().sent.add(records);
         self.delivery.wrote(self.place, records, Instant::now());
         Ok(true)
     }
@@ -497,7 +501,7 @@ impl Worker {
                 connection.send(&self.message)?;
                 records += 1;
                 if journal.furthest >= Some(next) {
-                    self.shared.counters.resent.add(1);
+                    self.shared.counters.uplink.resent.add(1);
                 }
             }
             journal.furthest = journal.furthest.max(Some(next));
@@ -532,7 +536,7 @@ impl Worker {
         let records = self.turn.len() as u64;
         let first = self.place.memory - records;
         let again = self.furthest.saturating_sub(first).min(records);
-        self.shared.counters.resent.add(again);
+        self.shared.counters.uplink.resent.add(again);
         self.furthest = self.furthest.max(self.place.memory);
         Ok(records)
     }
@@ -542,11 +546,11 @@ impl Worker {
         if records == 0 {
             return;
         }
-        self.shared.counters.confirmed.add(records);
+        self.counters().confirmed.add(records);
         self.shared.lock().confirm(self.delivery.confirmed().memory);
         self.back_off.reset();
         self.has_delivered = true;
-        let dropped = self.shared.counters.dropped.get();
+        let dropped = self.counters().dropped.get();
         let lost = dropped - self.told_dropped;
         let server = &self.config.server;
         if self.trouble.take().is_some() {
@@ -566,7 +570,7 @@ impl Worker {
 
     /// What was under way is sent again; the log is told why, once.
     fn say_failure(&mut self, failure: &Failure) {
-        let counters = &self.shared.counters;
+        let counters = &self.shared.counters.uplink;
         counters.failures.add(1);
         let unconfirmed = self.delivery.unconfirmed();
         self.place = self.delivery.lost();

@@ -76,7 +76,8 @@ impl Connection {
             Transport::Tcp | Transport::Udp => None,
         };
         let addresses: Vec<SocketAddr> = config
-            .server
+            .host_and_port()
+            .ok_or_else(|| String::from("log.uplink.server has no name and port"))?
             .to_socket_addrs()
             .map_err(|error| format!("its name cannot be resolved: {error}"))?
             .collect();
@@ -183,8 +184,7 @@ impl Connection {
 
     /// Says that nothing more comes, and waits until the collector has seen that. True when it closed its
     /// side as well, for which it must have read everything.
-    pub(super) fn close(mut self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
+    pub(super) fn close(mut self, end: Instant) -> bool {
         self.try_close(end).unwrap_or(false)
     }
 
