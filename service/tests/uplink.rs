@@ -305,6 +305,17 @@ fn say_errors(service: &Service, numbers: std::ops::Range<usize>) {
     }
 }
 
+/// A number of the log's own.
+fn metric(service: &Service, name: &str) -> u64 {
+    let text = service.get("/metrics").text().to_owned();
+    let start = format!("edgeweb_log_{name} ");
+    let value = text.lines().find_map(|line| line.strip_prefix(&start));
+    value
+        .unwrap_or_else(|| panic!("{name} in {text}"))
+        .parse()
+        .unwrap()
+}
+
 /// The memory that a process has now.
 fn resident_bytes(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
@@ -663,7 +674,38 @@ mod with_rsyslogd {
         let copies = collector.copies();
         let newest = copies.keys().map(|(_, seq)| *seq).max().unwrap();
         assert!(lost > 2000, "{back}");
+        assert_eq!(metric(&service, "uplink_dropped_total"), lost);
+        assert_eq!(metric(&service, "uplink_up"), 1);
         assert_eq!(copies.len() as u64 + lost, newest, "{back}");
+    }
+
+    #[test]
+    fn a_new_configuration_keeps_what_waits() {
+        let directory = TempDir::new();
+        let mut collector = Collector::new(directory.path(), Kind::Tcp);
+        let config = uplink_config(directory.path(), collector.port, Kind::Tcp, "");
+        let service = Service::start_in(directory, &config, |_| {});
+        service.get("/before");
+        service.write_config(&format!("{config}limits.max_connections = 99\n"));
+        service.signal("HUP");
+        service.wait_for_log("configuration is in force");
+        collector.start();
+        collector.wait_for("GET /before 404");
+    }
+
+    #[test]
+    fn what_is_sealed_in_the_journal_is_sent_from_memory() {
+        let directory = TempDir::new();
+        let mut collector = Collector::new(directory.path(), Kind::Tcp);
+        let keys = directory.path().join("identity");
+        let output = common::run(common::edgeweb().args(["logs", "keygen"]).arg(&keys));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let recipient = said.split_whitespace().last().unwrap();
+        let more = format!("log.journal.recipient = \"{recipient}\"");
+        let service = start_service(directory, collector.port, Kind::Tcp, &more);
+        say_errors(&service, 0..3);
+        collector.start();
+        collector.wait_for_errors(0..3);
     }
 
     #[test]

@@ -200,6 +200,7 @@ impl UplinkConfig {
     }
 
     /// The name that the collector's certificate must be for.
+    #[cfg(feature = "uplink")]
     pub(crate) fn expected_name(&self) -> &str {
         if self.server_name.is_empty() {
             self.host_and_port().map_or("", |(host, _)| host)

@@ -51,6 +51,8 @@ impl Path {
             path: Arc::clone(&path),
             sinks: Sinks::default(),
             encoder: Encoder::new(),
+            #[cfg(feature = "uplink")]
+            journal_told: 0,
             dropped_told: 0,
             dropped: [0; 8],
             told_at: None,
@@ -86,6 +88,9 @@ struct Writer {
     buffer_bytes: usize,
     sinks: Sinks,
     encoder: Encoder,
+    /// How many records the journal had written when the uplink was told.
+    #[cfg(feature = "uplink")]
+    journal_told: u64,
     /// How many dropped records the log has been told of, in all and of each severity, and when.
     dropped_told: u64,
     dropped: [u64; 8],
@@ -192,13 +197,16 @@ impl Writer {
 
     /// What the journal has written can be sent from there; what it has just failed to write cannot.
     #[cfg(feature = "uplink")]
-    fn tell_uplink(&self, journal_worked: bool) {
+    fn tell_uplink(&mut self, journal_worked: bool) {
         let (Some(uplink), Some(journal)) = (&self.sinks.uplink, &self.sinks.journal) else {
             return;
         };
-        if journal.is_working() {
+        let written = self.path.counters.journal.written.get();
+        if written != self.journal_told {
+            self.journal_told = written;
             uplink.journal_grew();
-        } else if journal_worked && uplink.reads_journal() {
+        }
+        if !journal.is_working() && journal_worked && uplink.reads_journal() {
             journal.unsynced().for_each(|record| uplink.offer(record));
         }
     }

@@ -34,6 +34,7 @@ pub(in crate::logging) struct Found<'a> {
     /// Where its frame begins.
     pub(in crate::logging) at: Position,
     /// Where the next one does.
+    #[cfg_attr(not(feature = "uplink"), allow(dead_code))]
     pub(in crate::logging) next: Position,
 }
 
@@ -70,6 +71,7 @@ impl Reader {
     }
 
     /// How many segments were dropped before they were read.
+    #[cfg(feature = "uplink")]
     pub(in crate::logging) fn missed(&self) -> u64 {
         self.missed
     }

@@ -195,11 +195,10 @@ impl Shared {
 
     /// Sleeps until something came to be sent or goodbye shall be said, for `limit` at most.
     fn wait_for_records(&self, limit: Duration) {
-        let mut waiting = self.lock();
-        waiting.is_idle = true;
         let (mut waiting, timeout) = self
             .changed
-            .wait_timeout_while(waiting, limit, |waiting| {
+            .wait_timeout_while(self.lock(), limit, |waiting| {
+                waiting.is_idle = true;
                 waiting.goodbye.is_none() && !waiting.has_more()
             })
             .unwrap_or_else(PoisonError::into_inner);
@@ -381,7 +380,7 @@ impl Worker {
                     journal.cursor.store(self.delivery.confirmed().journal);
                 }
                 if self.shared.said_goodbye() {
-                    return;
+                    return self.say_left_behind();
                 }
             }
             match pause {
@@ -389,6 +388,18 @@ impl Worker {
                 // It has everything; what comes next is sent when it comes.
                 None => self.shared.wait_for_records(Duration::MAX),
             }
+        }
+    }
+
+    /// The thread ends, and with it what is in memory.
+    fn say_left_behind(&self) {
+        let left = self.shared.lock().records.len();
+        if left > 0 {
+            self.counters().dropped.add(left as u64);
+            log::warn!(
+                "{left} records that waited for collector {} ended with its old configuration",
+                self.config.server
+            );
         }
     }
 
@@ -626,5 +637,95 @@ const fn following(sequence_id: u32) -> u32 {
         1
     } else {
         sequence_id + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Room for ten records of 12 bytes, with their lengths.
+    fn waiting() -> Waiting {
+        Waiting::new(160)
+    }
+
+    fn taken(waiting: &mut Waiting) -> u64 {
+        let mut turn = RecordRing::new(TURN);
+        waiting.take(&mut turn);
+        waiting.sent += turn.len() as u64;
+        turn.len() as u64
+    }
+
+    #[test]
+    fn what_is_taken_stays_until_it_is_confirmed() {
+        let mut waiting = waiting();
+        for _ in 0..6 {
+            assert_eq!(waiting.push(&[0; 12]), 0);
+        }
+        assert_eq!(taken(&mut waiting), 6);
+        assert_eq!(taken(&mut waiting), 0);
+        assert_eq!(waiting.push(&[0; 12]), 0);
+        assert_eq!(taken(&mut waiting), 1);
+        waiting.confirm(4);
+        assert_eq!((waiting.before, waiting.records.len()), (4, 3));
+        assert_eq!(waiting.rewind(), 0);
+        assert_eq!(taken(&mut waiting), 3, "again");
+        waiting.confirm(7);
+        assert!(waiting.records.is_empty());
+        assert_eq!(waiting.rewind(), 0);
+        assert_eq!(taken(&mut waiting), 0);
+    }
+
+    #[test]
+    fn every_record_is_confirmed_or_dropped_once() {
+        // Pushes, takes, confirmations and lost connections in an order that is not the same twice.
+        let mut waiting = waiting();
+        let (mut pushed, mut confirmed, mut dropped) = (0_u64, 0_u64, 0_u64);
+        let mut known = 0;
+        for step in 0..20_000_u64 {
+            let chance = step.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 59;
+            match chance {
+                0..=19 => {
+                    pushed += 1;
+                    dropped += waiting.push(&[0; 12]);
+                }
+                20..=25 => {
+                    taken(&mut waiting);
+                }
+                26..=28 => {
+                    // Everything that was taken; what was dropped before that is dropped.
+                    let through = waiting.sent;
+                    let before = waiting.before - waiting.dropped_under_way;
+                    waiting.confirm(through);
+                    confirmed += through - before;
+                    known = through;
+                }
+                _ => dropped += waiting.rewind(),
+            }
+            let under_way = waiting.dropped_under_way;
+            let left = waiting.records.len() as u64 + under_way;
+            assert_eq!(confirmed + dropped + left, pushed, "{step}");
+            assert!(waiting.sent >= waiting.before && known <= waiting.sent);
+        }
+        assert!(confirmed > 1000 && dropped > 1000, "{confirmed} {dropped}");
+    }
+
+    #[test]
+    fn a_record_that_has_no_room_is_dropped_and_nothing_else_goes_wrong() {
+        let mut waiting = waiting();
+        assert_eq!(waiting.push(&[0; 500]), 1);
+        waiting.journal_grew = false;
+        assert!(!waiting.has_more());
+        assert_eq!(waiting.push(&[0; 12]), 0);
+        assert!(waiting.has_more());
+        assert_eq!(taken(&mut waiting), 1);
+        assert!(!waiting.has_more());
+    }
+
+    #[test]
+    fn sendings_are_numbered_from_one_and_again() {
+        assert_eq!(following(0), 1);
+        assert_eq!(following(2_147_483_646), 2_147_483_647);
+        assert_eq!(following(2_147_483_647), 1);
     }
 }
