@@ -102,9 +102,14 @@ pub fn install(config: &LogConfig) -> Result<(), AlreadyInstalled> {
         },
         choice: RwLock::new(Choice::new(config)),
     });
-    log::set_logger(logger).map_err(|_| AlreadyInstalled)?;
-    log::set_max_level(logger.max_level());
-    Ok(())
+    let installed = log::set_logger(logger).map_err(|_| AlreadyInstalled);
+    if installed.is_ok() {
+        log::set_max_level(logger.max_level());
+    }
+    if let Some(path) = &logger.path {
+        path.begin();
+    }
+    installed
 }
 
 /// Whether records reach standard error.

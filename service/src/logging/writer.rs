@@ -1,5 +1,6 @@
 //! The log's own thread: takes records from the lanes and gives them to every sink.
 
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,12 +32,14 @@ pub(super) struct Path {
     pub(super) origin: Origin,
     /// Where the journal is, for those who read it.
     pub(super) journal: RwLock<JournalConfig>,
+    begin: SyncSender<()>,
 }
 
 impl Path {
-    /// Starts the thread. `None` when the system has none to give; the log then goes to standard error only.
+    /// Starts the thread, which waits for [`Path::begin`]. `None` when the system has none to give; the log then goes to standard error only.
     pub(super) fn start(config: &LogConfig) -> Option<Arc<Self>> {
         let counters: Arc<Counters> = Arc::default();
+        let (begin, begun) = sync_channel(1);
         let recent = &config.recent;
         let path = Arc::new(Self {
             lanes: Lanes::new(config.buffer_bytes, &counters),
@@ -44,6 +47,7 @@ impl Path {
             counters,
             origin: Origin::of_this_process(),
             journal: RwLock::new(config.journal.clone()),
+            begin,
         });
         let mut writer = Writer {
             back: Buffers::new(config.buffer_bytes),
@@ -63,11 +67,19 @@ impl Path {
             .stack_size(STACK)
             .spawn(move || {
                 super::never_wait();
+                // It always comes; the sender is in the path, which is never dropped.
+                let _ = begun.recv();
                 writer.configure(&config);
                 writer.run();
             })
             .ok()?;
         Some(path)
+    }
+
+    /// Opens the sinks, once what they have to say of that has a logger.
+    pub(super) fn begin(&self) {
+        // The thread has been told before, or is told now.
+        let _ = self.begin.try_send(());
     }
 }
 

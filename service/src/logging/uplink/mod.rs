@@ -413,7 +413,14 @@ impl Worker {
         self.has_delivered = false;
         let end = self.serve(&mut connection);
         self.counters().connected.store(false, Ordering::Relaxed);
-        if !connection.close(end?) && self.delivery.unconfirmed() > 0 {
+        let end = end.map_err(|failure| match self.has_delivered {
+            true => failure,
+            // A collector that refuses a device seldom says more.
+            false => Failure::Broken(format!(
+                "{failure}, before anything had arrived for certain; its own log may say why"
+            )),
+        })?;
+        if !connection.close(end) && self.delivery.unconfirmed() > 0 {
             let reason = "it did not say in time that it has everything; some of it is sent again";
             return Err(Failure::Broken(String::from(reason)));
         }
@@ -592,7 +599,7 @@ impl Worker {
             self.shared.lock().journal_grew = true;
         }
         let server = &self.config.server;
-        if *failure == Failure::Closed && unconfirmed == 0 && self.has_delivered {
+        if *failure == Failure::Closed && unconfirmed == 0 {
             // It may close what is idle.
             return log::debug!("collector {server}: {failure}");
         }
