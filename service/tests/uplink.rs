@@ -299,7 +299,8 @@ fn say_errors(service: &Service, numbers: std::ops::Range<usize>) {
     let socket = UnixDatagram::unbound().unwrap();
     let path = service.directory.path().join("run/log.sock");
     for n in numbers {
-        let text = format!("<11>pump[77]: {}", error_text(n));
+        // Every second one is critical.
+        let text = format!("<{}>pump[77]: {}", 10 + n % 2, error_text(n));
         socket.send_to(text.as_bytes(), &path).unwrap();
         service.wait_for_log(&error_text(n));
     }
@@ -335,6 +336,8 @@ enum Way {
     Open,
     /// Lets so many bytes through in 50 ms.
     Slow(usize),
+    /// Takes nothing after what fits into its kernel.
+    Hang,
     /// Takes so many bytes, gives none of them to the collector and resets the connection.
     Reset(usize),
 }
@@ -342,6 +345,8 @@ enum Way {
 /// Listens in front of `target`; `way` says what becomes of the connection of that number, from 0.
 fn relay(target: u16, way: impl Fn(usize) -> Way + Send + 'static) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // Otherwise the kernel would take a lot before anybody reads it; connections inherit this.
+    SockRef::from(&listener).set_recv_buffer_size(4096).unwrap();
     let port = listener.local_addr().unwrap().port();
     let connections = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&connections);
@@ -355,6 +360,9 @@ fn relay(target: u16, way: impl Fn(usize) -> Way + Send + 'static) -> (u16, Arc<
 }
 
 fn pass(mut device: TcpStream, target: u16, way: Way) {
+    if let Way::Hang = way {
+        return thread::sleep(LONG);
+    }
     if let Way::Reset(limit) = way {
         // What it has taken longer ago than this, the device would count as delivered.
         let patience = Some(Duration::from_secs(2));
@@ -378,11 +386,7 @@ fn pass(mut device: TcpStream, target: u16, way: Way) {
         let _ = to_device.shutdown(std::net::Shutdown::Both);
     });
     let mut bytes = match way {
-        Way::Slow(count) => {
-            // Otherwise the kernel would take it all at once.
-            SockRef::from(&device).set_recv_buffer_size(4096).unwrap();
-            vec![0; count]
-        }
+        Way::Slow(count) => vec![0; count],
         _ => vec![0; 64 * 1024],
     };
     while let Ok(count) = device.read(&mut bytes) {
@@ -616,6 +620,29 @@ mod with_rsyslogd {
     }
 
     #[test]
+    fn a_collector_that_hangs_is_left_and_gets_all_of_it_again() {
+        let directory = TempDir::new();
+        let collector = Collector::running(directory.path(), Kind::Tcp);
+        let (port, connections) = relay(collector.port, |n| match n {
+            0 => Way::Hang,
+            _ => Way::Open,
+        });
+        let service = start_service(directory, port, Kind::Tcp, "");
+        say_errors(&service, 0..20);
+        for n in 0..200 {
+            assert_eq!(service.get(&format!("/{n}")).status, 404);
+        }
+        eventually_long("the collector is left", || {
+            service.log().contains(" takes no records: ").then_some(())
+        });
+        collector.wait_for_errors(0..20);
+        collector.wait_for("listening on http://");
+        collector.wait_for("GET /199 404");
+        assert!(connections.load(Ordering::SeqCst) >= 2);
+        assert!(metric(&service, "uplink_resent_total") > 0);
+    }
+
+    #[test]
     fn a_slow_collector_delays_nobody_but_itself() {
         let directory = TempDir::new();
         let collector = Collector::running(directory.path(), Kind::Tcp);
@@ -729,6 +756,9 @@ mod with_rsyslogd {
         collector.wait_for_errors(0..3);
         collector.stop("-TERM");
         say_errors(&service, 3..6);
+        eventually("the errors are in the journal", || {
+            (metric(&service, "journal_records_total") >= 6).then_some(())
+        });
         service.signal("KILL");
         service.wait();
         let mut service = start();

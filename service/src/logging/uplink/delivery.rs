@@ -2,6 +2,8 @@
 //!
 //! Syslog has no receipts. A record counts as delivered when everything up to it has left this device and
 //! the connection is still without error some time later, longer than TCP would go without an answer.
+//! That says that the collector's kernel has it, not that the collector has read it: one that hangs for longer
+//! than that and is then killed takes with it what fitted into its kernel's buffer.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
