@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use common::{Answer, PATIENCE, Service, TempDir, edgeweb, eventually, run};
 use edgeweb::control;
@@ -492,7 +492,7 @@ fn no_secret_of_a_request_gets_into_any_log_and_those_of_other_programs_are_mask
     let directory = TempDir::new();
     let journal = directory.path().join("journal");
     let service = Service::start_in(directory, "log.journal.severity = \"debug\"", |command| {
-        drop(command.env("RUST_LOG", "trace"))
+        command.env("RUST_LOG", "trace");
     });
     let body = format!("{{\"username\":\"ann\",\"password\":\"{secret}\"}}");
     let bearer = format!("Bearer {secret}");
@@ -608,7 +608,7 @@ fn a_sealed_journal_is_read_by_its_maker_only() {
         error.contains("the identity does not open these records"),
         "{error}"
     );
-    let mut wrong = Command::new(common::program());
+    let mut wrong = edgeweb();
     let wrong = wrong
         .args(["check-config", "--config"])
         .arg(maker.write("wrong.toml", "log.journal.recipient = \"not a key\""));

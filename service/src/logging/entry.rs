@@ -54,6 +54,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Another record of this process, at the same time.
+    #[cfg(feature = "syslog")]
     pub(super) fn in_its_place<'b>(&self, severity: Severity, message: &'b str) -> Entry<'b> {
         Entry {
             seq: self.seq,

@@ -47,7 +47,7 @@ impl Origin {
     pub(super) fn of_this_process() -> Self {
         static ORIGIN: OnceLock<Origin> = OnceLock::new();
         *ORIGIN.get_or_init(|| {
-            let run = uuid("uuid").unwrap_or_else(|| clock_bytes().into());
+            let run = uuid("uuid").unwrap_or_else(clock_bytes);
             let [a, b, c, d, e, f, g, h, ..] = run;
             Self {
                 boot: BootId(uuid("boot_id").unwrap_or_default()),

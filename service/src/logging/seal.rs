@@ -14,13 +14,13 @@ pub(super) const OVERHEAD: usize = 16;
 pub struct KeyError(&'static str);
 
 #[cfg(feature = "seal")]
-pub use with_hpke::{Identity, Recipient};
+pub(super) use with_hpke::SegmentSealer;
 #[cfg(feature = "seal")]
-pub(super) use with_hpke::{SegmentOpener, SegmentSealer};
+pub use with_hpke::{Identity, Recipient};
+#[cfg(not(feature = "seal"))]
+pub(super) use without::SegmentSealer;
 #[cfg(not(feature = "seal"))]
 pub use without::{Identity, Recipient};
-#[cfg(not(feature = "seal"))]
-pub(super) use without::{SegmentOpener, SegmentSealer};
 
 #[cfg(feature = "seal")]
 mod with_hpke {

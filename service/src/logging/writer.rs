@@ -249,7 +249,7 @@ impl Writer {
         path.recent
             .configure(config.recent.max_bytes, config.recent.max_readers);
         self.buffer_bytes = config.buffer_bytes;
-        let wanted = config.journal.enabled.then(|| &config.journal);
+        let wanted = config.journal.enabled.then_some(&config.journal);
         let has = self.sinks.journal_from.as_ref().map(|(config, _)| config);
         if wanted != has {
             // The old one first: a journal has one writer.

@@ -204,8 +204,11 @@ fn read(directory: &Path, identity: Option<&Identity>) -> (Vec<(u64, u64)>, u64)
     while let Some(record) = reader.next().unwrap() {
         let run = record.header.origin.run;
         let opened = identity.map(|identity| {
-            let opener = identity.opener(&record.header.key.unwrap()).unwrap();
-            opener.open(record.at.offset, record.record).unwrap()
+            let key = record.header.key.unwrap();
+            let opened = identity
+                .opener(&key)
+                .and_then(|opener| opener.open(record.at.offset, record.record));
+            opened.unwrap()
         });
         let bytes = opened.as_deref().unwrap_or(record.record);
         let entry = Entry::decode(bytes).unwrap();
