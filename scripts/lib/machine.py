@@ -55,7 +55,7 @@ class Setup:
     kernel: Path
     initrd: Path
     forwards: tuple[Forward, ...]
-    disk: Path | None = None
+    disk: Path | str | None = None  # a file, or the address of a disk that QEMU reaches otherwise
     keep_disk: bool = True  # False: what the machine writes to the disk is forgotten
     kernel_arguments: str = "quiet"
     known_host_key: bool = True  # False: somebody's image, which has a key of its own
