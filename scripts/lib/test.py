@@ -80,8 +80,8 @@ def cargo_test(*arguments: str) -> Result:
     return Result(passed, failed if status == 0 or failed else 1)
 
 
-def unittests(python: str | Path, folder: str) -> Result:
-    status, said = call(python, "-m", "unittest", "discover", "-v", "-s", folder, "-t", ".")
+def unittests(python: str | Path, folder: str, env: dict[str, str] | None = None) -> Result:
+    status, said = call(python, "-m", "unittest", "discover", "-v", "-s", folder, "-t", ".", env=env)
     ran = UNITTEST_RAN.search(said)
     if ran is None or int(ran[1]) == 0:
         return Result(0, 1)
@@ -192,6 +192,20 @@ STEPS = [
 ]
 
 
+CUTS = 50  # under the writer; about 20 s each
+
+
+def power_cut(cuts: int, seed: int) -> Step:
+    """Not one of STEPS: it takes longer than all of them together."""
+    env = {"EDGEWEB_CUTS": str(cuts), "EDGEWEB_SEED": str(seed)}
+    return Step(
+        "power-cut",
+        f"the journal of an ARM machine that is killed {cuts} times",
+        ("binutils", "e2fsprogs", "gcc", "libc6-dev", "openssh-client", "qemu-system-arm"),
+        lambda: [unittests(sys.executable, "tests/power_cut", env)],
+    )
+
+
 def ensure_packages(packages: tuple[str, ...]) -> None:
     """Installs them, or says the one command that does; by the function that all scripts use."""
     script = 'root=$1; shift; source "$root/scripts/lib/host_packages.sh"; ensure_packages "run this test" "$@"'
@@ -224,27 +238,45 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("step", nargs="*", help="a step to run; all of them when none is named")
+    parser.add_argument(
+        "--power-cut",
+        action="store_true",
+        help="run this instead: an ARM machine that writes its log is killed at random moments, about 20 minutes",
+    )
+    parser.add_argument("--cuts", type=int, default=CUTS, metavar="N", help="how many times (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the random moments of an earlier run, which says its seed"
+    )
     chosen = parser.parse_args()
     for name in chosen.step:
         if name not in {step.name for step in STEPS}:
             parser.error(f"there is no step {name}; see scripts/test --help")
+    if chosen.power_cut and chosen.step:
+        parser.error("--power-cut runs alone, without steps")
+    if chosen.cuts < 2:
+        parser.error("--cuts wants a number from 2 on")
     return chosen
 
 
 def main() -> int:
-    chosen = arguments().step
+    chosen = arguments()
     if shutil.which("cargo") is None:
         print("test: there is no cargo on the PATH; install Rust 1.90 or newer (rustup.rs)", file=sys.stderr)
         return 1
     began = time.monotonic()
-    results = {step.name: run_step(step) for step in STEPS if not chosen or step.name in chosen}
+    if chosen.power_cut:
+        steps = [power_cut(chosen.cuts, chosen.seed)]
+    else:
+        steps = [step for step in STEPS if not chosen.step or step.name in chosen.step]
+    results = {step.name: run_step(step) for step in steps}
     print(f"\n==> {time.monotonic() - began:.0f} s in all")
     for name, result in results.items():
         print(f"{name:<8} {'ok' if result.failed == 0 else 'FAILED'}")
     passed = sum(result.passed for result in results.values())
     failed = sum(result.failed for result in results.values())
-    if not chosen:
+    if not chosen.step and not chosen.power_cut:
         print("left to scripts/test-layer, which needs BitBake and its metadata: everything that builds the layer")
+        print("left to scripts/test --power-cut, which takes its time: the log's journal under power cuts")
     print(f"{passed} passed, {failed} failed")
     return 0 if failed == 0 else 1
 

@@ -44,11 +44,18 @@ class Disk:
         self._listener.listen(1)
         self._server: threading.Thread | None = None
         self._failure: BaseException | None = None
+        self._left = 0  # requests until it is silent; 0: nobody counts
+        self.is_silent = threading.Event()
 
     def plug(self) -> None:
         """Serves the one machine that connects next."""
         self._server = threading.Thread(target=self._serve, daemon=True)
         self._server.start()
+
+    def fall_silent(self, requests: int) -> None:
+        """The last of so many writes and flushes is begun, but neither finished nor answered, and no other is."""
+        self.is_silent.clear()
+        self._left = requests
 
     def unplug(self) -> None:
         """Waits until the machine, which has ended, is served no more."""
@@ -85,11 +92,14 @@ class Disk:
 
     def _serve(self) -> None:
         try:
-            with self._listener.accept()[0] as connection, connection.makefile("rb") as source:
-                # A machine that was killed leaves half a request behind.
-                with contextlib.suppress(EOFError, ConnectionError):
-                    if self._agree(connection, source):
-                        self._answer(connection, source)
+            # A machine that was killed leaves half a request behind.
+            with (
+                contextlib.suppress(EOFError, ConnectionError),
+                self._listener.accept()[0] as connection,
+                connection.makefile("rb") as source,
+            ):
+                if self._agree(connection, source):
+                    self._answer(connection, source)
         except BaseException as failure:
             self._failure = failure
 
@@ -123,6 +133,14 @@ class Disk:
             error, answer = 0, b""
             if kind == DISCONNECT:
                 return
+            if self._left and kind in (WRITE, FLUSH):
+                self._left -= 1
+                if not self._left:
+                    self._waiting |= sectors_of(offset, data)
+                    self.is_silent.set()
+                    while source.read(MOST):
+                        pass
+                    return
             if kind == FLUSH:
                 self.flushes += 1
                 self._write_out(self._waiting)
@@ -132,7 +150,7 @@ class Disk:
             elif kind == READ:
                 answer = self._read(offset, length)
             else:
-                sectors = {(offset + at) // SECTOR: data[at : at + SECTOR] for at in range(0, length, SECTOR)}
+                sectors = sectors_of(offset, data)
                 self._waiting |= sectors
                 if flags & FUA:
                     self._write_out(sectors)
@@ -147,6 +165,10 @@ class Disk:
                 if sector := self._waiting.get((offset + at) // SECTOR):
                     data[at : at + SECTOR] = sector
         return bytes(data)
+
+
+def sectors_of(offset: int, data: bytes) -> dict[int, bytes]:
+    return {(offset + at) // SECTOR: data[at : at + SECTOR] for at in range(0, len(data), SECTOR)}
 
 
 def exactly(source: BinaryIO, length: int) -> bytes:
