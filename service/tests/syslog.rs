@@ -152,7 +152,7 @@ action(type="omfile" file={output:?} template="plain")
         ),
     )
     .unwrap();
-    let mut command = Command::new("rsyslogd");
+    let mut command = Command::new("/usr/sbin/rsyslogd");
     command.args(["-n", "-f"]).arg(config);
     command.arg("-i").arg(directory.join("rsyslogd.pid"));
     command

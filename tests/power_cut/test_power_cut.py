@@ -83,7 +83,8 @@ class PowerCuts(unittest.TestCase):
 
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="edgeweb-power-cut-"))
-        self.addCleanup(shutil.rmtree, self.directory)
+        self.done = False
+        self.addCleanup(self.clean_up)
         self.dice = random.Random(f"{SEED} {self.mkfs_options}")
         image = self.directory / "state.ext4"
         image.touch()
@@ -93,8 +94,10 @@ class PowerCuts(unittest.TestCase):
             quietly("/sbin/tune2fs", *self.mkfs_options, image)
         self.disk = Disk(image, self.directory / "disk.sock")
         self.addCleanup(self.disk.close)
+        # Another build may replace it while the test lasts.
+        self.reader = shutil.copy(READER, self.directory)
         self.identity = self.directory / "identity"
-        quietly(READER, "logs", "keygen", self.identity)
+        quietly(self.reader, "logs", "keygen", self.identity)
         parts = debian_armhf.fetch(CACHE)
         initrd = self.directory / "initrd"
         armroot.write_root(initrd, parts, BINARY, *ssh_keys.make_keys(self.directory))
@@ -108,6 +111,13 @@ class PowerCuts(unittest.TestCase):
         self.torn = 0
         self.machine: Machine | None = None
         self.addCleanup(self.end)
+
+    def clean_up(self) -> None:
+        """What a failed test leaves is worth a look: disk, its copy, console."""
+        if self.done:
+            shutil.rmtree(self.directory)
+        else:
+            print(f"the disk and the console are kept in {self.directory}", flush=True)
 
     def end(self) -> None:
         """No machine is left, however the test ends."""
@@ -134,14 +144,21 @@ class PowerCuts(unittest.TestCase):
         self.torn += int(re.search(r"(?m)^edgeweb_log_journal_torn_bytes_total (\d+)$", metrics)[1])
         return machine
 
+    def ask(self, machine: Machine, command: str) -> str:
+        """The output of a command that must succeed; the service may be well before the console has its shell."""
+        result = machine.shell(command)
+        self.assertEqual(result.returncode, 0, f"{command}: {result.stdout}{result.stderr}")
+        return result.stdout
+
     def write(self, machine: Machine, run: int) -> None:
         """Starts the writer, which goes on until the machine ends."""
         # The writer takes the service's place, under its user: a journal has one writer.
-        commands = ["/etc/init.d/edgeweb stop", f"su -s /bin/sh edgeweb -c 'exec log_writer {JOURNAL} {run}'"]
+        prepare = "/etc/init.d/edgeweb stop"
         if run % 2 == 0:
             # The kernel then writes files out while they are being written; by itself it waits for 30 s.
-            commands[:0] = [f"echo 1 > /proc/sys/vm/{name}" for name in EAGER]
-        machine.console.send(f"{'; '.join(commands)}\n")
+            prepare += "".join(f" && echo 1 > /proc/sys/vm/{name}" for name in EAGER)
+        self.ask(machine, prepare)
+        machine.console.send(f"su -s /bin/sh edgeweb -c 'exec log_writer {JOURNAL} {run}'\n")
         if not machine.console.wait_for(rf"\nok {run} \d+\r", LIMIT):
             self.fail(f"run {run}: no record was acknowledged; the console: {machine.console.text()[-2000:]}")
 
@@ -167,7 +184,7 @@ class PowerCuts(unittest.TestCase):
         quietly("/sbin/e2fsck", "-fy", copy, accepted=(0, 1, 2))
         quietly("/sbin/debugfs", "-R", f"rdump journal {directory}", copy)
         done = subprocess.run(
-            [READER, "logs", "decrypt", "--json", "--identity", self.identity, directory / "journal"],
+            [self.reader, "logs", "decrypt", "--json", "--identity", self.identity, directory / "journal"],
             capture_output=True,
             text=True,
             timeout=LIMIT,
@@ -193,15 +210,10 @@ class PowerCuts(unittest.TestCase):
 
     def shown_by_the_service(self, machine: Machine, run: int) -> None:
         """The end of the boot before must be in what the service answers."""
-        machine.console.send("edgeweb logs --boot -1 --limit 20 --json; echo 'that was' all\n")
-        self.assertTrue(machine.console.wait_for(r"\nthat was all", LIMIT), machine.console.text()[-2000:])
-        shown = [
-            checked(json.loads(line)["message"])
-            for line in machine.console.text().splitlines()
-            if line.startswith('{"id":')
-        ]
+        said = self.ask(machine, "edgeweb logs --boot -1 --limit 20 --json")
+        shown = [checked(json.loads(line)["message"]) for line in said.splitlines()]
         last = max(number for of, number in self.acknowledged if of == run)
-        self.assertIn((run, last), shown)
+        self.assertIn((run, last), shown, said)
 
     def test_acknowledged_records_outlive_power_cuts(self) -> None:
         print(f"\n{self.cuts} power cuts, EDGEWEB_SEED={SEED}, ext4 {' '.join(self.mkfs_options)}", flush=True)
@@ -236,6 +248,7 @@ class PowerCuts(unittest.TestCase):
             f" {self.torn} torn bytes cut off, {self.disk.flushes} flushes",
             flush=True,
         )
+        self.done = True
 
 
 class PowerCutsWithoutOrder(PowerCuts):
