@@ -296,11 +296,17 @@ fn error_text(n: usize) -> String {
 
 /// Has the program `pump` say errors with these numbers.
 fn say_errors(service: &Service, numbers: std::ops::Range<usize>) {
+    say_long_errors(service, numbers, 0);
+}
+
+/// The same, each with so many bytes more.
+fn say_long_errors(service: &Service, numbers: std::ops::Range<usize>, more: usize) {
     let socket = UnixDatagram::unbound().unwrap();
     let path = service.directory.path().join("run/log.sock");
     for n in numbers {
         // Every second one is critical.
-        let text = format!("<{}>pump[77]: {}", 10 + n % 2, error_text(n));
+        let more = "x".repeat(more);
+        let text = format!("<{}>pump[77]: {}{more}", 10 + n % 2, error_text(n));
         socket.send_to(text.as_bytes(), &path).unwrap();
         service.wait_for_log(&error_text(n));
     }
@@ -336,6 +342,8 @@ enum Way {
     Open,
     /// Lets so many bytes through in 50 ms.
     Slow(usize),
+    /// The same, and resets the connection after a time.
+    SlowAndReset(usize, Duration),
     /// Takes nothing after what fits into its kernel.
     Hang,
     /// Takes so many bytes, gives none of them to the collector and resets the connection.
@@ -386,15 +394,24 @@ fn pass(mut device: TcpStream, target: u16, way: Way) {
         let _ = to_device.shutdown(std::net::Shutdown::Both);
     });
     let mut bytes = match way {
-        Way::Slow(count) => vec![0; count],
+        Way::Slow(count) | Way::SlowAndReset(count, _) => vec![0; count],
         _ => vec![0; 64 * 1024],
     };
+    let start = Instant::now();
     while let Ok(count) = device.read(&mut bytes) {
         if count == 0 || collector.write_all(&bytes[..count]).is_err() {
             break;
         }
-        if let Way::Slow(_) = way {
-            thread::sleep(Duration::from_millis(50));
+        match way {
+            Way::SlowAndReset(_, limit) if start.elapsed() > limit => {
+                // The other handle of it must not keep it open.
+                SockRef::from(&device)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
+                break;
+            }
+            Way::Slow(_) | Way::SlowAndReset(..) => thread::sleep(Duration::from_millis(50)),
+            _ => {}
         }
     }
     let _ = collector.shutdown(std::net::Shutdown::Write);
@@ -640,6 +657,23 @@ mod with_rsyslogd {
         collector.wait_for("GET /199 404");
         assert!(connections.load(Ordering::SeqCst) >= 2);
         assert!(metric(&service, "uplink_resent_total") > 0);
+    }
+
+    #[test]
+    fn what_a_slow_way_still_had_to_take_when_it_broke_is_sent_again() {
+        let directory = TempDir::new();
+        let collector = Collector::running(directory.path(), Kind::Tcp);
+        // For longer than 12 s, after which what has left the device counts as delivered; 1 KB a second.
+        let (port, connections) = relay(collector.port, |n| match n {
+            0 => Way::SlowAndReset(50, Duration::from_secs(14)),
+            _ => Way::Open,
+        });
+        let service = start_service(directory, port, Kind::Tcp, "");
+        say_long_errors(&service, 0..30, 1500);
+        eventually_long("the connection is broken", || {
+            (connections.load(Ordering::SeqCst) >= 2).then_some(())
+        });
+        collector.wait_for_errors(0..30);
     }
 
     #[test]

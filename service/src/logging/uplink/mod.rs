@@ -433,7 +433,8 @@ impl Worker {
     fn serve(&mut self, connection: &mut Connection) -> Result<Instant, Failure> {
         loop {
             // More is written only when nothing waits in the socket; so much can be said of what was.
-            let is_sent = connection.check()?;
+            connection.listen()?;
+            let is_sent = connection.is_sent(Duration::ZERO)?;
             let now = Instant::now();
             let records = self
                 .delivery

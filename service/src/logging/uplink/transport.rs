@@ -14,12 +14,11 @@ use crate::config::{Transport, UplinkConfig};
 
 /// How long the name's addresses may take together to accept a connection, and then TLS to be agreed on.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long the collector may take nothing, and how long TCP waits for an answer to what it has sent.
-pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// How long the collector may take nothing, and how long TCP waits for an answer to what it has sent. TCP
+/// itself sees to it: that the socket takes no more says nothing, on a slow way.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
 /// How long an idle connection is trusted before TCP asks whether the other side is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// What is put together before it is written, in bytes. It is also less than TLS would hold back.
-const BATCH: usize = 16 * 1024;
 /// What a collector may say at a time; nobody listens to it, in reads of 512 bytes.
 const MAX_READS: usize = 64;
 
@@ -56,8 +55,10 @@ impl From<String> for Failure {
 /// A way that is open.
 pub(super) struct Connection {
     stream: Stream,
-    /// What waits to be written together; not for UDP.
+    /// What waits to be written together, a turn's records at most; not for UDP.
     batch: Vec<u8>,
+    /// How much of it was written.
+    written: usize,
     config: UplinkConfig,
 }
 
@@ -93,6 +94,7 @@ impl Connection {
         Ok(Self {
             stream,
             batch: Vec::new(),
+            written: 0,
             config: config.clone(),
         })
     }
@@ -106,33 +108,41 @@ impl Connection {
         }
     }
 
-    /// Hands a record over; in TCP and TLS with its length before it (RFC 6587, section 3.4.1).
+    /// Takes a record for the next [`Connection::flush`]; in TCP and TLS with its length before it (RFC 6587,
+    /// section 3.4.1). In UDP it is sent at once.
     pub(super) fn send(&mut self, record: &[u8]) -> Result<(), Failure> {
         if let Stream::Udp(socket) = &self.stream {
             return send_datagram(socket, record);
-        }
-        if self.batch.len() + record.len() > BATCH {
-            self.flush()?;
         }
         write!(self.batch, "{} ", record.len())?;
         self.batch.extend_from_slice(record);
         Ok(())
     }
 
-    /// Writes what is still put together. The collector may take nothing for [`WRITE_LIMIT`] at most.
-    pub(super) fn flush(&mut self) -> Result<(), Failure> {
-        let written = self.stream.write_all(&self.batch);
-        self.batch.clear();
-        written.map_err(|error| match self.check() {
+    /// Writes what the socket takes now. True when that was all.
+    pub(super) fn flush(&mut self) -> Result<bool, Failure> {
+        let written = match &mut self.stream {
+            Stream::Udp(_) => return Ok(true),
+            Stream::Tcp(stream) => write_tcp(stream, &self.batch, &mut self.written),
+            Stream::Tls(stream, tls) => write_tls(stream, tls, &self.batch, &mut self.written),
+        };
+        match written {
+            Ok(()) => {
+                self.batch.clear();
+                self.written = 0;
+                Ok(true)
+            }
+            Err(error) if is_to_be_repeated(&error) => Ok(false),
             // TLS may have said why before the connection broke.
-            Err(Failure::Broken(reason)) => Failure::Broken(reason),
-            _ => error.into(),
-        })
+            Err(error) => Err(match self.listen() {
+                Err(Failure::Broken(reason)) => Failure::Broken(reason),
+                _ => error.into(),
+            }),
+        }
     }
 
-    /// Looks whether the collector has closed or broken the connection. True when all that was written has
-    /// left this device.
-    pub(super) fn check(&mut self) -> Result<bool, Failure> {
+    /// Looks whether the collector has closed or broken the connection.
+    pub(super) fn listen(&mut self) -> Result<(), Failure> {
         let mut scratch = [0; 512];
         for _ in 0..MAX_READS {
             let read = match &mut self.stream {
@@ -158,26 +168,17 @@ impl Connection {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.is_sent(Duration::ZERO)
+        Ok(())
     }
 
-    /// Whether all that was written has left this device; waits for it for `limit`.
+    /// Whether everything has left this device; waits for `limit` until the socket takes more.
     pub(super) fn is_sent(&mut self, limit: Duration) -> Result<bool, Failure> {
-        if let Stream::Tls(stream, tls) = &mut self.stream
-            && tls.wants_write()
-        {
-            // An answer to something that the collector has said.
-            match tls.write_tls(stream) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let all = self.flush()?;
         match &self.stream {
             Stream::Udp(_) => Ok(true),
             // With TCP_NOTSENT_LOWAT of 1, as set below, that is when there is nothing left to be sent.
             Stream::Tcp(stream) | Stream::Tls(stream, _) => {
-                Ok(ready(stream, PollFlags::OUT, limit)?)
+                Ok(ready(stream, PollFlags::OUT, limit)? && all)
             }
         }
     }
@@ -188,18 +189,21 @@ impl Connection {
         self.try_close(end).unwrap_or(false)
     }
 
+    fn flush_until(&mut self, end: Instant) -> Result<(), Failure> {
+        while !self.flush()? {
+            self.is_sent(left(end)?)?;
+        }
+        Ok(())
+    }
+
     fn try_close(&mut self, end: Instant) -> Result<bool, Failure> {
-        if let Stream::Tls(stream, tls) = &mut self.stream {
+        self.flush_until(end)?;
+        if let Stream::Tls(_, tls) = &mut self.stream {
             tls.send_close_notify();
-            while tls.wants_write() {
-                if !ready(stream, PollFlags::OUT, left(end)?)? {
-                    return Ok(false);
-                }
-                tls.write_tls(stream)?;
-            }
+            self.flush_until(end)?;
         }
         match &self.stream {
-            Stream::Udp(_) => return self.check(),
+            Stream::Udp(_) => return self.listen().map(|()| true),
             Stream::Tcp(stream) | Stream::Tls(stream, _) => stream.shutdown(Shutdown::Write)?,
         }
         let mut scratch = [0; 512];
@@ -260,45 +264,32 @@ impl Stream {
         }
         Ok(())
     }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Udp(_) => Ok(()),
-            Self::Tcp(stream) => {
-                let mut rest = bytes;
-                while !rest.is_empty() {
-                    let written = waiting(stream, |stream| stream.write(rest))?;
-                    rest = &rest[written..];
-                }
-                Ok(())
-            }
-            Self::Tls(stream, tls) => {
-                tls.writer().write_all(bytes)?;
-                while tls.wants_write() {
-                    waiting(stream, |stream| tls.write_tls(stream))?;
-                }
-                Ok(())
-            }
-        }
-    }
 }
 
-/// Writes when the socket takes something, within [`WRITE_LIMIT`].
-fn waiting(
+/// Writes what of `bytes` is behind `written`; an error of the kind `WouldBlock` when the socket took a part.
+fn write_tcp(stream: &mut TcpStream, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+    while *written < bytes.len() {
+        *written += stream.write(&bytes[*written..])?;
+    }
+    Ok(())
+}
+
+/// The same, and what TLS itself has to say.
+fn write_tls(
     stream: &mut TcpStream,
-    mut write: impl FnMut(&mut TcpStream) -> io::Result<usize>,
-) -> io::Result<usize> {
+    tls: &mut ClientConnection,
+    bytes: &[u8],
+    written: &mut usize,
+) -> io::Result<()> {
     loop {
-        match write(stream) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !ready(stream, PollFlags::OUT, WRITE_LIMIT)? {
-                    let reason = format!("it took nothing for {} s", WRITE_LIMIT.as_secs());
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
-                }
-            }
-            written => return written,
+        if *written < bytes.len() {
+            // It takes a bounded amount before that is written.
+            *written += tls.writer().write(&bytes[*written..])?;
         }
+        if !tls.wants_write() {
+            return Ok(());
+        }
+        tls.write_tls(stream)?;
     }
 }
 
