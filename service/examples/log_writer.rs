@@ -66,15 +66,19 @@ fn main() -> ExitCode {
 
 /// Writes one record: in turns, most of some hundred records are critical, and few of the next.
 fn write(run: &str, number: u64) -> io::Result<()> {
-    let one_in = if number / 256 % 2 == 0 { 2 } else { 40 };
+    let one_in = if (number / 256).is_multiple_of(2) {
+        2
+    } else {
+        40
+    };
     let severity = match number % one_in {
         0 => Severity::Critical,
-        _ if number % 3 == 0 => Severity::Error,
+        _ if number.is_multiple_of(3) => Severity::Error,
         _ => Severity::Info,
     };
     // Lengths without order, the same in every run.
     let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
-    let length = if number % 8 == 0 {
+    let length = if number.is_multiple_of(8) {
         mixed % FILLING
     } else {
         mixed % 60
