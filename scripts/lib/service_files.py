@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
+from scripts.lib.layer import LAYER, library
 from scripts.lib.steps import Failure
 
-LAYER = Path(__file__).resolve().parents[2] / "meta-edgeweb"
 CLASS = LAYER / "classes-recipe" / "edgeweb-service.bbclass"
 TEMPLATES = LAYER / "files" / "edgeweb-service"
 EDGEWEB = LAYER / "recipes-edgeweb" / "edgeweb" / "edgeweb.inc"
@@ -22,16 +20,7 @@ ASSIGNMENT = re.compile(r'^(EDGEWEB_SERVICE_\w+|SUMMARY) \??= "([^"]*)"$', re.MU
 CHOICE = re.compile(r"\$\{@bb\.utils\.contains\('PACKAGECONFIG', 'systemd', '(\w*)', '(\w*)', d\)\}")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
-
-def _renderer() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("edgeweb_service", LAYER / "lib" / "edgeweb_layer" / "service.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-renderer = _renderer()
+renderer = library("service")
 
 
 def settings(recipe: Path = EDGEWEB, *, systemd: bool, **changed: str) -> dict[str, str]:

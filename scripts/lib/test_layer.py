@@ -18,9 +18,9 @@ from typing import NoReturn
 
 from scripts.lib import bitbake, test
 from scripts.lib.bitbake import HOST_TOOLCHAIN, OFFLINE, ROOT, Fragment, Kas, choose, fragments, join
+from scripts.lib.layer import LAYER
 from scripts.lib.steps import DYING_WITH_US, Failure, capture, main_guard, run, step, write_atomically
 
-LAYER = ROOT / "meta-edgeweb"
 WORK = ROOT / "build" / "test-layer"
 IMAGE = "edgeweb-image"
 MACHINE = "qemuarm"

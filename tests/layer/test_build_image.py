@@ -19,6 +19,7 @@ from pathlib import Path
 from unittest import mock
 
 from scripts.lib import bitbake, test_layer
+from scripts.lib.layer import LAYER
 from scripts.lib.steps import Failure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -270,7 +271,7 @@ class MachineTest(unittest.TestCase):
 
 class CratesTest(unittest.TestCase):
     def test_of_the_recipe(self) -> None:
-        recipe = next((ROOT / "meta-edgeweb" / "recipes-edgeweb" / "edgeweb").glob("edgeweb_*.bb")).read_text()
+        recipe = next((LAYER / "recipes-edgeweb" / "edgeweb").glob("edgeweb_*.bb")).read_text()
         lock = tomllib.loads((ROOT / "service" / "Cargo.lock").read_text())
         packages = [package for package in lock["package"] if "source" in package]
         names, sums = test_layer.crates(recipe)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import unittest
@@ -15,12 +14,13 @@ from typing import Any
 from yaml import safe_load
 
 from scripts.lib import bitbake
+from tests.layer.support import ROOT, tool
 
-ROOT = Path(__file__).resolve().parents[2]
 CI = ROOT / "ci"
 WORKFLOW = CI / "github-workflow.yml"
 GITLAB = CI / "gitlab-ci.yml"
 JENKINS = CI / "Jenkinsfile"
+EXAMPLES = (WORKFLOW, GITLAB, JENKINS)
 
 CONFIGURATION = re.compile(r"kas\.yml(?::conf/kas/[\w$-]+\.yml)*")
 IN_TREE = re.compile(r"(?<![\w/.-])(?:\.\./)?((?:ci|conf|scripts|meta-edgeweb|service)/[\w./-]*[\w-])")
@@ -70,9 +70,8 @@ class ExampleTest(unittest.TestCase):
                 self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_shell(self) -> None:
-        shellcheck = shutil.which("shellcheck")
-        assert shellcheck is not None, "shellcheck is not on the PATH; install the Debian package of that name"
-        for path in (WORKFLOW, GITLAB, JENKINS):
+        shellcheck = tool("shellcheck", "shellcheck")
+        for path in EXAMPLES:
             lines = commands(path)
             self.assertGreaterEqual(len(lines), 4)
             for line in lines:
@@ -87,7 +86,7 @@ class ExampleTest(unittest.TestCase):
                     self.assertEqual(done.returncode, 0, done.stdout)
 
     def test_each_builds_checks_and_tests(self) -> None:
-        for path in (WORKFLOW, GITLAB, JENKINS):
+        for path in EXAMPLES:
             text = "\n".join(commands(path))
             for words in ("kas-container build ", "-- --parse-only", "-c ../ci/check-layer", "-c testimage"):
                 with self.subTest(path.name, words=words):
@@ -98,7 +97,7 @@ class ExampleTest(unittest.TestCase):
 
     def test_what_is_tested_is_built_first(self) -> None:
         """testimage boots what is there; its fragment makes another image than the one without."""
-        for path in (WORKFLOW, GITLAB, JENKINS):
+        for path in EXAMPLES:
             lines = "\n".join(commands(path)).splitlines()
             tests = [line for line in lines if line.endswith(" -c testimage")]
             self.assertGreater(len(tests), 0, path.name)
@@ -107,7 +106,7 @@ class ExampleTest(unittest.TestCase):
 
     def test_configurations(self) -> None:
         """Fragments that exist and that do not exclude each other."""
-        for path in (WORKFLOW, GITLAB, JENKINS):
+        for path in EXAMPLES:
             found = configurations(path)
             self.assertGreaterEqual(len(found), 2)
             for configuration in found:
@@ -118,12 +117,12 @@ class ExampleTest(unittest.TestCase):
     def test_kas_is_the_tested_one(self) -> None:
         pinned = re.search(r"^kas==(.*)$", (ROOT / "tests" / "requirements.txt").read_text(), re.MULTILINE)
         assert pinned is not None
-        for path in (WORKFLOW, GITLAB, JENKINS):
+        for path in EXAMPLES:
             versions = re.findall(r"""^ *KAS_VERSION(?:: | = )["'](.*)["']$""", path.read_text(), re.MULTILINE)
             self.assertEqual(versions, [pinned[1]], path.name)
 
     def test_what_is_named_exists(self) -> None:
-        for path in (*CI.glob("*"),):
+        for path in CI.glob("*"):
             for name in IN_TREE.findall(path.read_text()):
                 with self.subTest(path.name, name=name):
                     self.assertTrue((ROOT / name).exists())

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tempfile
 import unittest
 
-from scripts.lib.service_files import CONFIGURATION, LAYER
+from scripts.lib.layer import LAYER, library
+from scripts.lib.service_files import CONFIGURATION
 
 RECIPE = LAYER / "recipes-edgeweb" / "edgeweb-conf" / "edgeweb-conf.bb"
-SPEC = importlib.util.spec_from_file_location("edgeweb_conf", LAYER / "lib" / "edgeweb_layer" / "conf.py")
-assert SPEC is not None and SPEC.loader is not None
-conf = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(conf)
+conf = library("conf")
 
 Value = tuple[str, int, str]
 

@@ -17,6 +17,7 @@ import unittest
 from pathlib import Path
 
 from scripts.lib import service_files
+from tests.layer.support import tool
 
 HERE = Path(__file__).resolve().parent
 USER, GROUP = 990, 991
@@ -25,13 +26,6 @@ PRELUDE = """
 mount -t proc proc /proc || exit 99
 x() { /etc/init.d/edgeweb "$@" 2>&1; echo "$* -> $?"; }
 """
-
-
-def tool(name: str, package: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        raise AssertionError(f"{name} is not on the PATH; install the Debian package {package} and run this again")
-    return path
 
 
 class Root(unittest.TestCase):

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
 
 from scripts.lib import service_files
+from scripts.lib.layer import LAYER
+from tests.layer.support import ROOT, run, tool
 
-ROOT = Path(__file__).resolve().parents[2]
-LAYER = ROOT / "meta-edgeweb"
 # Every recipe that has its unit and its init script from edgeweb-service.bbclass.
 SERVICES = (service_files.EDGEWEB, *sorted(LAYER.glob("recipes-example/*/*.bb")))
 UNITS = {
@@ -44,19 +43,6 @@ SUPPRESSED = (
 )
 # Of a variable that is the layer's own.
 UNKNOWN = re.compile(r"'(EDGEWEB|IMAGE_SIGNING)_\w+' is unknown")
-
-
-def tool(name: str, package: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        raise AssertionError(f"{name} is not on the PATH; install the Debian package {package} and run this again")
-    return path
-
-
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    words = [str(word) for word in command]
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8", **environment}
-    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 class OelintTest(unittest.TestCase):

@@ -8,9 +8,10 @@ import unittest
 from configparser import ConfigParser
 
 from scripts.lib import service_files
+from scripts.lib.layer import LAYER
 from scripts.lib.steps import Failure
 
-EXAMPLE = next(iter(service_files.LAYER.glob("recipes-example/*/*.bb")))
+EXAMPLE = next(iter(LAYER.glob("recipes-example/*/*.bb")))
 
 
 def unit(template: str, **changed: str) -> ConfigParser:

@@ -4,46 +4,28 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
 import stat
-import subprocess
 import tempfile
 import time
 import unittest
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts.lib.layer import LAYER, library
+from tests.layer.support import ROOT, run, tool
+
 VERIFY = ROOT / "scripts" / "verify-image"
 MAKE_CA = ROOT / "scripts" / "make-signing-ca"
-CLASS = (ROOT / "meta-edgeweb" / "classes-recipe" / "image-signing.bbclass").read_text()
+CLASS = (LAYER / "classes-recipe" / "image-signing.bbclass").read_text()
 IMAGE = "edgeweb-image-qemuarm.rootfs"
 DATED = f"{IMAGE}-20260101000000"
 MANIFEST = f"{IMAGE}.sha256sums"
 SIGNATURE = f"{MANIFEST}.p7s"
 
-
-def load_library() -> ModuleType:
-    """The module that BitBake loads by layer.conf's addpylib."""
-    path = ROOT / "meta-edgeweb" / "lib" / "edgeweb_layer" / "image_signing.py"
-    spec = importlib.util.spec_from_file_location("image_signing", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-signing = load_library()
-
-
-def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    words = [str(word) for word in command]
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", **environment}
-    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
+signing = library("image_signing")
 
 
 def openssl(*arguments: str | Path, cwd: Path = ROOT) -> None:
@@ -132,8 +114,7 @@ class SigningTest(unittest.TestCase):
 
 
 def setUpModule() -> None:
-    if shutil.which("openssl") is None:
-        raise AssertionError("openssl is not on the PATH; install the Debian package openssl and run this again")
+    tool("openssl", "openssl")
     folder = tempfile.TemporaryDirectory()
     unittest.addModuleCleanup(folder.cleanup)
     SigningTest.development = Path(folder.name) / "development"
@@ -626,7 +607,7 @@ class ClassTest(unittest.TestCase):
             self.assertTrue(hasattr(signing, name), name)
 
     def test_bitbake_loads_the_library(self) -> None:
-        text = (ROOT / "meta-edgeweb" / "conf" / "layer.conf").read_text()
+        text = (LAYER / "conf" / "layer.conf").read_text()
         self.assertRegex(text, re.compile(r"^addpylib \$\{LAYERDIR\}/lib edgeweb_layer$", re.MULTILINE))
 
     def test_no_function_is_hidden_from_bitbake(self) -> None:
