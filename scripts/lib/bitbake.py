@@ -17,6 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from scripts.lib import venv
 from scripts.lib.steps import (
     DYING_WITH_US,
     MIB,
@@ -27,7 +28,6 @@ from scripts.lib.steps import (
     require_space,
     run,
     say,
-    step,
     write_atomically,
 )
 
@@ -155,24 +155,11 @@ def require_kas() -> Path:
     """The person's own kas, or the version that the tests know in an environment of its own."""
     if own := shutil.which("kas"):
         return Path(own)
-    kas = KAS_ENVIRONMENT / "bin" / "kas"
     wanted = next(line for line in REQUIREMENTS.read_text().splitlines() if line.startswith("kas=="))
-    stamp = KAS_ENVIRONMENT / "version"
-    if kas.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return kas
-    shutil.rmtree(KAS_ENVIRONMENT, ignore_errors=True)
-    with step(f"installing {wanted} in {os.path.relpath(KAS_ENVIRONMENT, ROOT)}"):
-        for command in (
-            [sys.executable, "-m", "venv", KAS_ENVIRONMENT],
-            [KAS_ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet", wanted],
-        ):
-            done = subprocess.run([*DYING_WITH_US, *command], capture_output=True, text=True, check=False)
-            if done.returncode:
-                shutil.rmtree(KAS_ENVIRONMENT, ignore_errors=True)
-                reason = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-                raise Failure(f"kas cannot be installed ({reason}); install {wanted} with pip and run this again")
-    stamp.write_text(wanted)
-    return kas
+    try:
+        return venv.make(KAS_ENVIRONMENT, wanted).with_name("kas")
+    except Failure as failure:
+        raise Failure(f"kas cannot be installed ({failure}); install {wanted} with pip and run this again") from None
 
 
 class Progress:

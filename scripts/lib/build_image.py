@@ -7,11 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 
 from scripts.lib import bitbake
 from scripts.lib.bitbake import HOST_TOOLCHAIN, OFFLINE, Kas, choose, decided, fragments, join
-from scripts.lib.steps import MIB, Failure, main_guard, say
+from scripts.lib.steps import MIB, Failure, Parser, main_guard, say
 
 # scripts/run has a kernel for these.
 BOOTABLE = ("qemuarm",)
@@ -32,11 +31,6 @@ from the environment: KAS_WORK_DIR, KAS_BUILD_DIR, KAS_PREMIRRORS, DL_DIR, SSTAT
 
 exit status: 0 built, 1 a failure, 2 wrong usage, 130 ctrl-C, 143 SIGTERM
 """
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Failure(f"{message}; see scripts/build-image --help", status=2)
 
 
 def parse_arguments() -> tuple[argparse.Namespace, list[str]]:

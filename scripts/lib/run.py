@@ -10,11 +10,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from scripts.lib import armroot, check, debian_armhf, debian_systemd, host_service, ports, ssh_keys
 from scripts.lib.machine import BOOT_LIMIT, POWER_OFF_LIMIT, Machine, Setup
-from scripts.lib.steps import MIB, Failure, main_guard, require_space, run, say, step
+from scripts.lib.steps import MIB, Failure, Parser, main_guard, require_space, run, say, step
 from scripts.lib.target import Target, on_a_device
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,11 +40,6 @@ examples:
 
 exit status: 0 fine, 1 a failure, 2 wrong usage, 130 ctrl-C, 143 SIGTERM
 """
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Failure(f"{message}; see scripts/run --help", status=2)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.lib import venv
+from scripts.lib.steps import Failure
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = ROOT / "service"
 VENV = ROOT / "build" / "venv"
@@ -84,44 +87,31 @@ def cargo_test(*arguments: str) -> Result:
 
 def unittests(python: str | Path, folder: str, env: dict[str, str] | None = None) -> Result:
     status, said = call(python, "-m", "unittest", "discover", "-v", "-s", folder, "-t", ".", env=env)
-    ran = UNITTEST_RAN.search(said)
-    if ran is None or int(ran[1]) == 0:
-        return Result(0, 1)
-    bad = sum(int(count) for _, count in UNITTEST_BAD.findall(said[ran.end() :]))
-    if status != 0 and bad == 0:
-        bad = 1
-    return Result(max(int(ran[1]) - bad, 0), bad)
+    return unittest_result(status, said)
 
 
 def black_box(*target: str) -> Result:
     """The suite that `scripts/run --check` has for every target; what the target cannot show is skipped, and said."""
     status, said = call("scripts/run", *target, "--check")
+    return unittest_result(status, said, may_skip=True)
+
+
+def unittest_result(status: int, said: str, may_skip: bool = False) -> Result:
     ran = UNITTEST_RAN.search(said)
     if ran is None or int(ran[1]) == 0:
         return Result(0, 1)
-    counts = dict(UNITTEST_BAD.findall(said[ran.end() :]))
-    skipped = int(counts.pop("skipped", 0))
-    bad = sum(map(int, counts.values())) or (status != 0)
-    return Result(int(ran[1]) - skipped - bad, bad)
+    counts = {kind: int(count) for kind, count in UNITTEST_BAD.findall(said[ran.end() :])}
+    skipped = counts.pop("skipped", 0) if may_skip else 0
+    bad = sum(counts.values()) or int(status != 0)
+    return Result(max(int(ran[1]) - skipped - bad, 0), bad)
 
 
 def venv_python() -> Path:
     """A Python with what the layer's tests need, as tests/requirements.txt pins it."""
-    python = VENV / "bin" / "python"
-    wanted = (ROOT / "tests" / "requirements.txt").read_text()
-    stamp = VENV / "requirements.txt"
-    if stamp.exists() and stamp.read_text() == wanted:
-        return python
-    shutil.rmtree(VENV, ignore_errors=True)
-    for command in (
-        [sys.executable, "-m", "venv", VENV],
-        [python, "-m", "pip", "install", "--quiet", "-r", "tests/requirements.txt"],
-    ):
-        status, _ = call(*command)
-        if status != 0:
-            raise StepError("the Python packages of tests/requirements.txt cannot be installed")
-    stamp.write_text(wanted)
-    return python
+    try:
+        return venv.make(VENV, (ROOT / "tests" / "requirements.txt").read_text())
+    except Failure as failure:
+        raise Failure(f"the Python packages of tests/requirements.txt cannot be installed: {failure}") from None
 
 
 def unpack_syslog_ng() -> None:
@@ -133,15 +123,11 @@ def unpack_syslog_ng() -> None:
         status, _ = call("apt-get", "-q", "download", "syslog-ng-core", cwd=Path(scratch))
         packages = list(Path(scratch).glob("*.deb"))
         if status != 0 or len(packages) != 1:
-            raise StepError("syslog-ng-core cannot be fetched; type: sudo apt-get update, and run this again")
+            raise Failure("syslog-ng-core cannot be fetched; type: sudo apt-get update, and run this again")
         status, _ = call("dpkg-deb", "-x", packages[0], Path(scratch) / "root")
         if status != 0:
-            raise StepError("syslog-ng-core cannot be unpacked, see above")
+            raise Failure("syslog-ng-core cannot be unpacked, see above")
         (Path(scratch) / "root").rename(SYSLOG_NG)
-
-
-class StepError(Exception):
-    """A step that cannot run; its text says why."""
 
 
 def is_shell(path: Path) -> bool:
@@ -248,7 +234,7 @@ def ensure_packages(packages: tuple[str, ...]) -> None:
     script = 'root=$1; shift; source "$root/scripts/lib/host_packages.sh"; ensure_packages "run this test" "$@"'
     status, _ = call("bash", "-euo", "pipefail", "-c", script, "test", ROOT, *packages)
     if status != 0:
-        raise StepError("packages are missing, see above")
+        raise Failure("packages are missing, see above")
 
 
 def run_step(step: Step) -> Result:
@@ -257,7 +243,7 @@ def run_step(step: Step) -> Result:
     try:
         ensure_packages(step.packages)
         results = step.run()
-    except (StepError, OSError, subprocess.TimeoutExpired) as error:
+    except (Failure, OSError, subprocess.TimeoutExpired) as error:
         print(f"    this step cannot run: {error}", flush=True)
         results = [Result(0, 1)]
     total = Result(sum(result.passed for result in results), sum(result.failed for result in results))

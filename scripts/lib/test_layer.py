@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 from scripts.lib import bitbake, test
 from scripts.lib.bitbake import HOST_TOOLCHAIN, OFFLINE, ROOT, Fragment, Kas, choose, fragments, join
 from scripts.lib.layer import LAYER
-from scripts.lib.steps import DYING_WITH_US, Failure, capture, main_guard, run, step, write_atomically
+from scripts.lib.steps import DYING_WITH_US, Failure, Parser, capture, main_guard, run, step, write_atomically
 
 WORK = ROOT / "build" / "test-layer"
 IMAGE = "edgeweb-image"
@@ -423,11 +422,6 @@ STEPS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise Failure(f"{message}; see scripts/test-layer --help", status=2)
-
-
 def parse_arguments() -> argparse.Namespace:
     steps = "\n".join(f"  {step.name:<14} {step.about} ({step.minutes})" for step in STEPS.values())
     parser = Parser(
@@ -456,7 +450,7 @@ def run_step(chosen: Step, session: Session) -> bool:
     try:
         chosen.run(session)
         reason = None
-    except (Wrong, Failure, test.StepError, OSError) as error:
+    except (Wrong, Failure, OSError) as error:
         reason = str(error)
     print(f"==> {chosen.name}: {reason or 'ok'} ({time.monotonic() - began:.0f} s)", flush=True)
     return reason is None
