@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from scripts.lib import service_files
+from scripts.lib import ext4, service_files
 from scripts.lib.debian_armhf import Parts
 from scripts.lib.newc import Archive
 from scripts.lib.steps import MIB, require_space, say, step, write_atomically
-from scripts.lib.steps import capture as run_quietly
 
 LIB = Path(__file__).resolve().parent
 STATE_DISK_SIZE = 64 * MIB
@@ -66,15 +65,8 @@ def make_state_disk(path: Path, fresh: bool) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     require_space(path.parent, STATE_DISK_SIZE, "for the state disk")
-    new = path.with_name(f".{path.name}.new")
-    try:
-        with step(f"making a state disk of {STATE_DISK_SIZE // MIB} MiB"):
-            with new.open("wb") as file:
-                file.truncate(STATE_DISK_SIZE)
-            run_quietly(["/sbin/mkfs.ext4", "-q", "-F", "-L", "edgeweb-state", "-m", "0", new])
-            new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    with step(f"making a state disk of {STATE_DISK_SIZE // MIB} MiB"):
+        ext4.make(path, STATE_DISK_SIZE, "edgeweb-state")
 
 
 def _add_console(archive: Archive) -> None:

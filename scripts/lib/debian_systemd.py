@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from scripts.lib import debian_armhf, service_files
+from scripts.lib import debian_armhf, ext4, service_files
 from scripts.lib.armroot import LIB
 from scripts.lib.steps import MIB, Failure, capture, require_space, step, write_atomically
 
@@ -63,18 +63,11 @@ def make_disk(path: Path, tree: Path, binary: Path, authorized_key: str, host_ke
         step("making a disk with systemd and the service"),
         tempfile.TemporaryDirectory(prefix="disk-", dir=tree.parent) as scratch,
     ):
-        root, new = Path(scratch) / "root", path.with_name(f".{path.name}.new")
+        root = Path(scratch) / "root"
         # Links to the cached files: these are read only, what is ours is added beside them.
         shutil.copytree(tree, root, symlinks=True, copy_function=_link)
         _add_ours(root, binary, authorized_key, host_key)
-        try:
-            with new.open("wb") as file:
-                file.truncate(DISK_SIZE)
-            # fakeroot: an ordinary user's files become root's.
-            capture(["fakeroot", "/sbin/mkfs.ext4", "-q", "-F", "-L", "edgeweb-systemd", "-m", "0", "-d", root, new])
-            new.replace(path)
-        finally:
-            new.unlink(missing_ok=True)
+        ext4.make(path, DISK_SIZE, "edgeweb-systemd", root)
 
 
 def _unpack(packages: list[Path], root: Path) -> None:
@@ -97,18 +90,20 @@ def _add_ours(root: Path, binary: Path, authorized_key: str, host_key: bytes) ->
     for name in ("passwd", "group"):
         master = (root / "usr/share/base-passwd" / f"{name}.master").read_text().replace("/bin/bash", "/bin/sh")
         ours = f"{USER}995:edgeweb:/var/lib/edgeweb:/bin/false" if name == "passwd" else USER
-        _write(root / "etc" / name, f"{master}{ours}\n".encode())
+        write_atomically(root / "etc" / name, f"{master}{ours}\n".encode())
     # Empty: an identity for this boot, and no questions as at a first one.
-    _write(root / "etc/machine-id", b"")
+    write_atomically(root / "etc/machine-id", b"")
     (root / "root/.ssh").mkdir(0o700)
-    _write(root / "root/.ssh/authorized_keys", authorized_key.encode(), 0o600)
-    _write(root / "etc/dropbear/dropbear_ed25519_host_key", host_key, 0o600)
+    write_atomically(root / "root/.ssh/authorized_keys", authorized_key.encode(), 0o600)
+    write_atomically(root / "etc/dropbear/dropbear_ed25519_host_key", host_key, 0o600)
     system = root / "usr/lib/systemd/system"
-    _write(root / "usr/bin/edgeweb", binary.read_bytes(), 0o755)
-    _write(root / "etc/edgeweb/edgeweb.toml", service_files.CONFIGURATION.read_bytes())
+    write_atomically(root / "usr/bin/edgeweb", binary.read_bytes(), 0o755)
+    write_atomically(root / "etc/edgeweb/edgeweb.toml", service_files.CONFIGURATION.read_bytes())
     values = service_files.settings(systemd=True)
-    _write(system / "edgeweb.service", service_files.render("service.unit.in", values).encode())
-    _write(root / "usr/lib/tmpfiles.d/edgeweb.conf", service_files.render("service.tmpfiles.in", values).encode())
+    write_atomically(system / "edgeweb.service", service_files.render("service.unit.in", values).encode())
+    write_atomically(
+        root / "usr/lib/tmpfiles.d/edgeweb.conf", service_files.render("service.tmpfiles.in", values).encode()
+    )
     wanted = root / "etc/systemd/system/multi-user.target.wants"
     wanted.mkdir(parents=True, exist_ok=True)
     for unit in ("edgeweb.service", "dropbear.service", "console-shell.service"):
@@ -118,8 +113,3 @@ def _add_ours(root: Path, binary: Path, authorized_key: str, host_key: bytes) ->
     # Without udev no device unit ever comes that the login on the serial console would wait for.
     (root / "etc/systemd/system/serial-getty@.service").symlink_to("/dev/null")
     (root / "etc/systemd/system/default.target").symlink_to("/usr/lib/systemd/system/multi-user.target")
-
-
-def _write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, data, mode)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 from scripts.lib import check, ports
-from scripts.lib.machine import ask
+from scripts.lib.machine import is_healthy
 from scripts.lib.steps import DYING_WITH_US, Failure, run, say, step, write_atomically
 from scripts.lib.target import Target
 
@@ -58,7 +57,7 @@ class HostService:
         # A session of its own: ctrl-C is for us, the service gets one SIGTERM and drains.
         self.process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + START_LIMIT
-        while not self._answers():
+        while not is_healthy(self._port):
             if self.process.poll() is not None:
                 status = self.process.returncode
                 raise Failure(f"the service ended with status {status} while starting; the reason is above")
@@ -74,12 +73,6 @@ class HostService:
                     self.process.wait(STOP_LIMIT)
                 self.process.kill()
                 self.process.wait()
-
-    def _answers(self) -> bool:
-        try:
-            return ask(self._port, "/health").status == 200
-        except (OSError, http.client.HTTPException):
-            return False
 
 
 def shell(command: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,6 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from scripts.lib import ssh_keys
 from scripts.lib.console import Console
@@ -32,7 +31,6 @@ ASK_AGAIN = 2.0  # s between requests to power off, for what is typed during boo
 @dataclass(frozen=True)
 class Answer:
     status: int
-    content_type: str
     body: bytes
 
 
@@ -42,9 +40,17 @@ def ask(port: int, path: str) -> Answer:
     try:
         connection.request("GET", path)
         response = connection.getresponse()
-        return Answer(response.status, response.headers.get_content_type(), response.read())
+        return Answer(response.status, response.read())
     finally:
         connection.close()
+
+
+def is_healthy(port: int) -> bool:
+    try:
+        answer = ask(port, "/health")
+        return answer.status == 200 and json.loads(answer.body) == {"status": "ok"}
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Setup:
 
 
 class Machine:
-    """`with Machine(setup) as machine:` starts it, and leaves no process behind."""
+    """From `start` to `stop`, which leaves no process behind."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
@@ -73,22 +79,11 @@ class Machine:
         self._console: Console | None = None
         self._started = 0.0
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     @property
     def console(self) -> Console:
         if self._console is None:
             raise RuntimeError("the machine was never started")
         return self._console
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid if self._process else 0
 
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -132,11 +127,7 @@ class Machine:
         return ask(self.ports["http"], path)
 
     def is_healthy(self) -> bool:
-        try:
-            answer = self.get("/health")
-            return answer.status == 200 and json.loads(answer.body) == {"status": "ok"}
-        except (OSError, http.client.HTTPException, ValueError):
-            return False
+        return is_healthy(self.ports["http"])
 
     def wait_until_healthy(self, limit: float = BOOT_LIMIT) -> float:
         """Returns the seconds since power-on."""
