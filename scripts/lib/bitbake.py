@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -127,19 +127,24 @@ def decided(key: str, chosen: Iterable[Fragment]) -> Any:
     return [fragment.config[key] for fragment in (MAIN, *chosen) if key in fragment.config][-1]
 
 
-def debian_sources() -> Fragment:
-    """A source mirror filled from Debian's archive, and the fragment that names it."""
+def write_fragment(path: Path, text: str) -> Fragment:
+    """A kas file made for one call. It lies in the tree: kas joins only files of one repository."""
+    write_atomically(path, f"header:\n  version: 14\n{text}".encode())
+    return Fragment(path.stem, path)
+
+
+def with_debian_sources(chosen: list[Fragment]) -> list[Fragment]:
+    """The fast route on a machine offline takes upstream sources from a mirror filled from Debian's archive."""
+    if not {HOST_TOOLCHAIN, OFFLINE} <= {fragment.name for fragment in chosen}:
+        return chosen
     directory = ROOT / "build" / "debian-sources"
     if run([ROOT / "conf" / "host-toolchain" / "debian-sources", directory]):
         raise Failure("Debian's sources could not be had; the reason is above")
-    path = directory.with_suffix(".yml")
     text = (
-        "header:\n  version: 14\n\n"
         "local_conf_header:\n  edgeweb-debian-sources: |\n"
         f'    SOURCE_MIRROR_URL = "file://{directory}"\n    INHERIT += "own-mirrors"\n'
     )
-    write_atomically(path, text.encode())
-    return Fragment(path.stem, path)
+    return [*chosen, write_fragment(directory.with_suffix(".yml"), text)]
 
 
 def require_locale() -> None:
@@ -151,38 +156,42 @@ def require_locale() -> None:
         )
 
 
+def tested_kas() -> str:
+    """The version that the tests know, as pip is asked for it."""
+    return next(line for line in REQUIREMENTS.read_text().splitlines() if line.startswith("kas=="))
+
+
 def require_kas() -> Path:
     """The person's own kas, or the version that the tests know in an environment of its own."""
     if own := shutil.which("kas"):
         return Path(own)
-    wanted = next(line for line in REQUIREMENTS.read_text().splitlines() if line.startswith("kas=="))
     try:
-        return venv.make(KAS_ENVIRONMENT, wanted).with_name("kas")
+        return venv.make(KAS_ENVIRONMENT, tested_kas()).with_name("kas")
     except Failure as failure:
-        raise Failure(f"kas cannot be installed ({failure}); install {wanted} with pip and run this again") from None
+        raise Failure(
+            f"kas cannot be installed ({failure}); install {tested_kas()} with pip and run this again"
+        ) from None
 
 
 class Progress:
     """BitBake's words where nobody watches a terminal: its messages, and a line about its tasks now and then."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self.write = write
+    def __init__(self) -> None:
         self.began = time.monotonic()
         self.last = self.began
 
-    def line(self, text: str) -> None:
-        said = KAS_PREFIX.sub("", text.rstrip("\n"))
+    def line(self, said: str) -> None:
         task = TASK.match(said)
         if task is None:
             if said and not said.startswith("NOTE: recipe "):
-                self.write(said)
+                print(said, flush=True)
             return
         now = time.monotonic()
         if now - self.last >= STILL_EVERY or task[1] == task[2]:
             self.last = now
             # The path of the recipe says no more than its name.
             name = task[3].rsplit("/", 1)[-1]
-            self.write(f"==> task {task[1]} of {task[2]} ({name}), {(now - self.began) / 60:.0f} min")
+            print(f"==> task {task[1]} of {task[2]} ({name}), {(now - self.began) / 60:.0f} min", flush=True)
 
 
 def discard(pipe: int) -> None:
@@ -250,13 +259,13 @@ class Kas:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        progress = Progress(lambda line: print(line, flush=True))
+        progress = Progress()
         with self.ending(process):
             assert process.stdout is not None
             for raw in process.stdout:
-                line = raw.decode(errors="replace")
+                line = KAS_PREFIX.sub("", raw.decode(errors="replace").rstrip("\n"))
                 if said is not None:
-                    said.append(KAS_PREFIX.sub("", line.rstrip("\n")))
+                    said.append(line)
                 progress.line(line)
             return process.wait()
 

@@ -85,8 +85,7 @@ def main() -> int:
     kas = Kas.of_the_person()
     space = bitbake.PARSE_SPACE if dry else bitbake.FAST_SPACE if fast else bitbake.FULL_SPACE
     kas.require_directories(space)
-    if fast and any(fragment.name == OFFLINE for fragment in chosen):
-        chosen.append(bitbake.debian_sources())
+    chosen = bitbake.with_debian_sources(chosen)
     configuration = join(chosen)
     say(f"building in {os.path.relpath(kas.build)} with {configuration}")
     target = [word for name in arguments.target or () for word in ("--target", name)]

@@ -18,7 +18,7 @@ from pathlib import Path
 from scripts.lib import bitbake, test
 from scripts.lib.bitbake import HOST_TOOLCHAIN, OFFLINE, ROOT, Fragment, Kas, choose, fragments, join
 from scripts.lib.layer import LAYER
-from scripts.lib.steps import DYING_WITH_US, Failure, Parser, capture, main_guard, run, step, write_atomically
+from scripts.lib.steps import DYING_WITH_US, Failure, Parser, capture, main_guard, run, step
 
 WORK = ROOT / "build" / "test-layer"
 IMAGE = "edgeweb-image"
@@ -50,7 +50,6 @@ class Session:
 
     kas: Kas
     common: list[Fragment]
-    offline: bool
     only: list[str]
     passed: int = 0
 
@@ -59,19 +58,12 @@ class Session:
         """The build directory of the host-toolchain route; its shared state serves the steps that build again."""
         return replace(self.kas, build=WORK / "fast")
 
-    def in_copy(self, name: str, kas: Kas | None = None) -> Kas:
-        """The same in a copy of the tree, which a step may change."""
-        return replace(kas or self.kas, tree=copy_of_tree(name))
+    def fast_copy(self, name: str) -> Kas:
+        """The same with a copy of the tree, which a step may change."""
+        return replace(self.fast, tree=copy_of_tree(name))
 
     def choose(self, *names: str) -> list[Fragment]:
-        extra = [bitbake.debian_sources()] if HOST_TOOLCHAIN in names and self.offline else []
-        return [*choose(names), *self.common, *extra]
-
-    def fragment(self, name: str, text: str) -> Fragment:
-        """A kas file for one step. It lies in this tree: kas joins only files of one repository."""
-        path = WORK / f"{name}.yml"
-        write_atomically(path, f"header:\n  version: 14\n{text}".encode())
-        return Fragment(name, path)
+        return bitbake.with_debian_sources([*choose(names), *self.common])
 
     def build(self, chosen: Sequence[Fragment], *options: str, target: str = "", kas: Kas | None = None) -> list[str]:
         """kas build; what BitBake said. A status other than 0 is what is wrong."""
@@ -109,8 +101,13 @@ def complaints(said: Iterable[str]) -> list[str]:
     return [line for line in said if MESSAGE.match(line) and OURS.search(line.replace(str(ROOT), ""))]
 
 
-def without_layer(session: Session) -> Fragment:
-    return session.fragment("without-layer", "repos:\n  edgeweb:\n    layers:\n      meta-edgeweb: disabled\n")
+def fragment(name: str, text: str) -> Fragment:
+    """A kas file for one step."""
+    return bitbake.write_fragment(WORK / f"{name}.yml", text)
+
+
+def without_layer() -> Fragment:
+    return fragment("without-layer", "repos:\n  edgeweb:\n    layers:\n      meta-edgeweb: disabled\n")
 
 
 def put_into(tree: Path, chosen: Sequence[Fragment]) -> None:
@@ -158,7 +155,7 @@ def locked_signatures(session: Session, chosen: Sequence[Fragment]) -> dict[str,
 
 
 def signatures(session: Session) -> None:
-    without = locked_signatures(session, [*session.choose(), without_layer(session)])
+    without = locked_signatures(session, [*session.choose(), without_layer()])
     session.expect(len(without) > 1000, f"core-image-minimal has {len(without)} tasks")
     beside = locked_signatures(session, session.choose())
     differing = sorted(task for task in without.keys() | beside.keys() if without.get(task) != beside.get(task))
@@ -226,7 +223,7 @@ def master(session: Session) -> None:
         if not head:
             raise Wrong(f"{url} has no branch master")
         lines += [f"    {name}:", "      branch: master", f"      commit: {head[0]}"]
-    heads = session.fragment("master", "\n".join(lines) + "\n")
+    heads = fragment("master", "\n".join(lines) + "\n")
     work = WORK / "master"
     kas = replace(session.kas, work=work, build=work / "build")
     said = session.build([*session.choose(), heads], "-n", kas=kas)
@@ -240,7 +237,7 @@ def crates(text: str) -> tuple[set[str], dict[str, str]]:
 
 
 def update_crates(session: Session) -> None:
-    kas = session.in_copy("update-crates", session.fast)
+    kas = session.fast_copy("update-crates")
     # The task wants python3-native, which is not built there.
     session.shell(session.choose(HOST_TOOLCHAIN), "bitbake -c update_crates edgeweb", kas=kas)
     folder = kas.tree / "meta-edgeweb" / "recipes-edgeweb" / "edgeweb"
@@ -252,7 +249,7 @@ def update_crates(session: Session) -> None:
 
 def layers(session: Session) -> None:
     """As the README shows it, in a build that does not have the layer yet."""
-    chosen = [*session.choose(), without_layer(session)]
+    chosen = [*session.choose(), without_layer()]
     flat = WORK / "flat"
     shutil.rmtree(flat, ignore_errors=True)
     layer = shlex.quote(str(LAYER))
@@ -322,7 +319,7 @@ def fast(session: Session) -> None:
 
 def rebuild(session: Session) -> None:
     """An edit of the service, and the image again. In a copy of the tree, over what `fast` has built."""
-    kas = session.in_copy("rebuild", session.fast)
+    kas = session.fast_copy("rebuild")
     chosen = session.choose(HOST_TOOLCHAIN)
     # The copy has another path than the tree; the first build is not the edit's.
     session.build(chosen, kas=kas)
@@ -339,8 +336,7 @@ def reproducible(session: Session) -> None:
     chosen = session.choose(HOST_TOOLCHAIN)
     sums = []
     for name in ("first", "the/second/of-two"):
-        kas = session.in_copy(f"reproducible/{name}", session.fast)
-        kas.build = WORK / "reproducible" / "build" / name
+        kas = replace(session.fast_copy(f"reproducible/{name}"), build=WORK / "reproducible" / "build" / name)
         # Only what is compiled here and now counts: -f leaves no way to take it from shared state.
         session.build(chosen, "-c", "compile", "-f", target="edgeweb", kas=kas)
         session.build(chosen, "-c", "package", target="edgeweb", kas=kas)
@@ -368,7 +364,7 @@ def errors(session: Session) -> None:
         for word in words:
             session.expect(word in text, f"{about}: '{word}'", last_error(said))
 
-    kas = session.in_copy("errors", session.fast)
+    kas = session.fast_copy("errors")
     conf = kas.tree / "meta-edgeweb" / "conf" / "layer.conf"
     right = conf.read_text()
     conf.write_text(re.sub(r'^(LAYERSERIES_COMPAT_edgeweb = )".*"$', r'\1"kirkstone"', right, flags=re.MULTILINE))
@@ -383,7 +379,7 @@ def errors(session: Session) -> None:
     said = session.shell(session.choose(HOST_TOOLCHAIN), "bitbake -c configure edgeweb", kas=kas, fails=True)
     says(said, "a Cargo.lock of other crates", "actix-web-4.0.0", "run scripts/update-recipe")
 
-    none = session.fragment("no-init", 'local_conf_header:\n  edgeweb-init-manager: |\n    INIT_MANAGER = "none"\n')
+    none = fragment("no-init", 'local_conf_header:\n  edgeweb-init-manager: |\n    INIT_MANAGER = "none"\n')
     said = session.shell([*session.choose(), none], "bitbake -n edgeweb", fails=True)
     says(said, "no init system", "DISTRO_FEATURES has neither systemd nor sysvinit, so nothing would start edgeweb")
 
@@ -469,7 +465,7 @@ def main() -> int:
     kas = Kas(WORK, WORK / "build", extra=extra)
     kas.require_directories(bitbake.FAST_SPACE * 3)
     common = choose([OFFLINE]) if arguments.offline else []
-    session = Session(kas, common, arguments.offline, arguments.only)
+    session = Session(kas, common, arguments.only)
     results = {}
     try:
         for name in arguments.step or STEPS:
