@@ -7,7 +7,6 @@ import http.client
 import json
 import socket
 import subprocess
-import time
 import unittest
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from typing import Any, ClassVar
 from scripts.lib.ports import LOOPBACK
 from scripts.lib.steps import Failure
 from scripts.lib.target import FEATURES, Target
-
-PATIENCE = 30.0  # s that the service, or a busy emulator around it, gets for anything
+from tests.waiting import PATIENCE, until
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,11 @@ def needs(*features: str) -> Callable[[Any], Any]:
 
 
 class Case(unittest.TestCase):
-    target: ClassVar[Target | None] = None
+    target: ClassVar[Target]
     features: ClassVar[tuple[str, ...]] = ()
 
     def setUp(self) -> None:
-        if self.target is None:
+        if not hasattr(self, "target"):
             raise Failure("these tests need a running service: start them by scripts/run … --check")
         method = getattr(self, self._testMethodName)
         for feature in (*self.features, *getattr(method, "features", ())):
@@ -56,14 +54,12 @@ class Case(unittest.TestCase):
     # Over the network.
 
     def connect(self) -> socket.socket:
-        assert self.target
         stream = socket.create_connection((LOOPBACK, self.target.port), PATIENCE)
         self.addCleanup(stream.close)
         return stream
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         """One request on a connection of its own. Header names are written with _ for -."""
-        assert self.target
         connection = http.client.HTTPConnection(LOOPBACK, self.target.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             fields = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -94,7 +90,7 @@ class Case(unittest.TestCase):
     # Beside the service.
 
     def run_there(self, command: str) -> subprocess.CompletedProcess[str]:
-        assert self.target and self.target.shell
+        assert self.target.shell
         return self.target.shell(command)
 
     def say_there(self, command: str) -> str:
@@ -104,19 +100,13 @@ class Case(unittest.TestCase):
         return done.stdout.strip()
 
     def pid(self) -> int:
-        assert self.target
         return int(json.loads(self.say_there(f"cat {self.target.runtime_dir}/endpoints.json"))["pid"])
 
     def has_ended(self, pid: int) -> bool:
         # A zombie still has its directory, but no command line.
         return not self.run_there(f"cat /proc/{pid}/cmdline 2>/dev/null").stdout
 
-    def until(self, condition: Callable[[], object], what: str, limit: float = PATIENCE) -> None:
-        deadline = time.monotonic() + limit
-        while not condition():
-            if time.monotonic() > deadline:
-                self.fail(f"not within {limit:.0f} s: {what}")
-            time.sleep(0.2)
+    until = staticmethod(until)
 
 
 def received(response: http.client.HTTPResponse) -> Answer:

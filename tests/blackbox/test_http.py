@@ -8,7 +8,8 @@ import http.client
 import re
 
 from scripts.lib.ports import LOOPBACK
-from tests.blackbox.case import PATIENCE, Case, received
+from tests.blackbox.case import Case, received
+from tests.waiting import PATIENCE
 
 
 class Health(Case):
@@ -142,7 +143,6 @@ class Refusals(Case):
 
 class Connections(Case):
     def test_keep_alive(self) -> None:
-        assert self.target
         connection = http.client.HTTPConnection(LOOPBACK, self.target.port, timeout=PATIENCE)
         with contextlib.closing(connection):
             for _ in range(5):

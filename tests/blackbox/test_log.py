@@ -13,18 +13,15 @@ from tests.blackbox.case import Case, needs
 @needs("shell")
 class Log(Case):
     def command(self, words: str) -> str:
-        assert self.target
         return f"{self.target.command} {words}"
 
     def logs(self, options: str) -> list[dict[str, Any]]:
-        assert self.target
         config = shlex.quote(self.target.config)
         said = self.say_there(self.command(f"logs --json --config {config} {options}"))
         return [json.loads(line) for line in said.splitlines()]
 
     def say(self, line: str) -> None:
         """As a program whose output goes into the log."""
-        assert self.target
         config = shlex.quote(self.target.config)
         self.say_there(self.command(f"logpipe --tag probe --config {config} -- printf '%s\\n' {shlex.quote(line)}"))
 
@@ -60,7 +57,7 @@ class Log(Case):
 
     @needs("start", "config")
     def test_an_error_outlives_the_kill_of_the_service(self) -> None:
-        assert self.target and self.target.start
+        assert self.target.start
         word = uuid.uuid4().hex
         self.say(f"[CRIT] the pump burns {word}")
         self.wait_for(word, "--boot 0")

@@ -20,7 +20,6 @@ INIT = "/etc/init.d/edgeweb"
 class ServiceCase(Case):
     def lines(self) -> list[str]:
         """What the service told the system's log."""
-        assert self.target
         if "systemd" in self.target.features:
             return self.say_there("journalctl -q --no-pager -o short-full -t edgeweb").splitlines()
         # BusyBox's syslogd has a file, or only a ring in memory.
@@ -38,11 +37,9 @@ class ServiceCase(Case):
         self.say_there(f"kill -{name} {self.pid()}")
 
     def keep_configuration(self) -> None:
-        assert self.target
         self.say_there(f"cp -p {shlex.quote(self.target.config)} {shlex.quote(self.target.config)}.kept")
 
     def put_configuration_back(self) -> None:
-        assert self.target
         self.say_there(f"mv {shlex.quote(self.target.config)}.kept {shlex.quote(self.target.config)}")
 
     def change_limits(self, lines: str) -> None:
@@ -62,7 +59,6 @@ class ServiceCase(Case):
 
     def configure(self, *tables_and_keys: str) -> None:
         """The kept configuration with a key more in each of these tables."""
-        assert self.target
         config = shlex.quote(self.target.config)
         pairs = zip(tables_and_keys[::2], tables_and_keys[1::2], strict=True)
         edits = " ".join(f"-e '/^\\[{table}\\]$/a {line}'" for table, line in pairs)
@@ -70,7 +66,7 @@ class ServiceCase(Case):
 
     def revive(self) -> None:
         """For a test that ends the service: whatever becomes of the test, the next one finds it running."""
-        assert self.target and self.target.start
+        assert self.target.start
         if not self.is_healthy():
             self.target.start()
             self.until(self.is_healthy, "health after a new start")
@@ -82,11 +78,17 @@ class ServiceCase(Case):
             self.until(lambda: self.has_ended(pid), "the end after SIGTERM", 75)
         self.revive()
 
+    def reloads_in_the_same_process(self, command: str) -> None:
+        before, count = self.pid(), len(self.lines())
+        self.say_there(command)
+        said = "the new configuration is in force"
+        self.until(lambda: any(said in line for line in self.lines()[count:]), "a line about the reload")
+        self.assertEqual(self.pid(), before)
+
 
 @needs("shell")
 class Process(ServiceCase):
     def test_says_where_it_listens(self) -> None:
-        assert self.target
         written = json.loads(self.say_there(f"cat {self.target.runtime_dir}/endpoints.json"))
         self.assertIn("edgeweb", self.say_there(f"cat /proc/{written['pid']}/cmdline"))
         (endpoint,) = written["endpoints"]
@@ -96,7 +98,6 @@ class Process(ServiceCase):
         self.assertRegex(listening, rf"(?m)^ *\d+: \w+:{endpoint['port']:04X} \w+:0000 0A ")
 
     def test_commands(self) -> None:
-        assert self.target
         config = f"--config {shlex.quote(self.target.config)}"
         self.assertIn('{"status":"ok"}', self.say_there(f"{self.target.command} health {config}"))
         self.say_there(f"{self.target.command} health --ready {config}")
@@ -104,7 +105,6 @@ class Process(ServiceCase):
         self.assertIn(self.ask("/api/public/about").json()["version"], self.say_there(f"{self.target.command} version"))
 
     def test_memory_and_descriptors_stay_within_bounds(self) -> None:
-        assert self.target
         before = self.descriptors()
         self.assertLessEqual(before, DESCRIPTORS)
 
@@ -132,7 +132,6 @@ class Process(ServiceCase):
 
     @needs("own-user")
     def test_its_directories_are_its_own(self) -> None:
-        assert self.target
         for path, mode in ((self.target.runtime_dir, "755"), (self.target.state_dir, "750")):
             self.assertEqual(self.say_there(f"stat -c '%U:%G %a' {path}/."), f"edgeweb:edgeweb {mode}", path)
         self.assertEqual(self.say_there(f"stat -c '%U %a' {self.target.runtime_dir}/endpoints.json"), "edgeweb 644")
@@ -146,7 +145,6 @@ class Process(ServiceCase):
 
     @needs("config")
     def test_takes_a_changed_configuration_over_and_refuses_a_wrong_one(self) -> None:
-        assert self.target
         before = self.pid()
         self.assertEqual(self.ask("/health", x="x" * 4000).status, 200)
         self.change_limits("max_header_bytes = 2048")
@@ -164,7 +162,6 @@ class Process(ServiceCase):
 
     @needs("config")
     def test_the_number_of_connections_is_bounded(self) -> None:
-        assert self.target
         self.change_limits("max_connections = 16\\nmax_header_bytes = 2048")
         held = []
 
@@ -186,7 +183,6 @@ class Process(ServiceCase):
 @needs("shell", "start", "config")
 class End(ServiceCase):
     def test_answers_what_it_serves_before_it_ends(self) -> None:
-        assert self.target
         large = f"{self.target.pages}/black-box"
         self.keep_configuration()
         self.addCleanup(self.restart)
@@ -242,11 +238,7 @@ class InitScript(ServiceCase):
 
     @needs("syslog")
     def test_reload_in_the_same_process(self) -> None:
-        before, count = self.pid(), len(self.lines())
-        self.say_there(f"{INIT} reload")
-        said = "the new configuration is in force"
-        self.until(lambda: any(said in line for line in self.lines()[count:]), "a line about the reload")
-        self.assertEqual(self.pid(), before)
+        self.reloads_in_the_same_process(f"{INIT} reload")
 
     def test_stop_and_start(self) -> None:
         self.say_there(f"{INIT} stop")
@@ -347,11 +339,7 @@ class Unit(ServiceCase):
         self.assertLessEqual(float(figure[1]), EXPOSURE, said)
 
     def test_reload_in_the_same_process(self) -> None:
-        before, count = self.pid(), len(self.lines())
-        self.say_there("systemctl reload edgeweb")
-        said = "the new configuration is in force"
-        self.until(lambda: any(said in line for line in self.lines()[count:]), "a line about the reload")
-        self.assertEqual(self.pid(), before)
+        self.reloads_in_the_same_process("systemctl reload edgeweb")
 
     @needs("config")
     def test_a_wrong_configuration_is_refused_and_not_tried_again(self) -> None:

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = ROOT / "build" / "armv7" / "edgeweb"
 LONG = 600  # s; nothing here may take longer, save the build
-SOON = 30.0  # s that the machine gets to do what it was asked
 
 
 def build_binary() -> None:
     """Nothing to do when it is current."""
     subprocess.run([ROOT / "scripts" / "build-arm"], check=True, timeout=3600)
-
-
-def until(condition: Callable[[], object], what: str, limit: float = SOON) -> None:
-    deadline = time.monotonic() + limit
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {limit:.0f} s: {what}")
-        time.sleep(0.2)
 
 
 def machines_in(directory: Path) -> list[int]:

@@ -24,7 +24,8 @@ from scripts.lib.machine import Machine, Setup
 from scripts.lib.run import CACHE
 from scripts.lib.steps import Failure, require_space
 from scripts.lib.target import Target
-from tests.device.support import BINARY, LONG, ROOT, build_binary, machines_in, until
+from tests.device.support import BINARY, LONG, ROOT, build_binary, machines_in
+from tests.waiting import until
 
 RUN = ROOT / "scripts" / "run"
 
