@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a daemon that is back may be without records. The service tries again within 1 s.
@@ -90,6 +91,11 @@ impl Daemon {
         let _ = Command::new("kill")
             .arg(self.child.id().to_string())
             .status();
+        let end = Instant::now() + SOON;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
