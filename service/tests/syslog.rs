@@ -374,9 +374,10 @@ mod cases {
         let mut daemon = Daemon::start(kind, directory.path());
         let service = start_service(directory, "");
         daemon.wait_for("is ready");
-        // Both are there for a moment, and the first one has no name any more.
-        let other = Daemon::start(kind.other(), service.directory.path());
         daemon.stop();
+        assert_eq!(service.get("/between").status, 404);
+        let other = Daemon::start(kind.other(), service.directory.path());
+        other.wait_soon_for("GET /between 404");
         assert_eq!(service.get("/after").status, 404);
         other.wait_soon_for("GET /after 404");
     }
