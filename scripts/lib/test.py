@@ -215,11 +215,11 @@ STEPS = [
 ]
 
 
-CUTS = 50  # under the writer; about 20 s each
+CUTS = 50  # under the writer; a quarter of an hour on two busy cores
 
 
 def power_cut(cuts: int, seed: int) -> Step:
-    """Not one of STEPS: it takes longer than all of them together."""
+    """Not one of STEPS: so many boots take their time."""
     env = {"EDGEWEB_CUTS": str(cuts), "EDGEWEB_SEED": str(seed)}
     return Step(
         "power-cut",
@@ -264,7 +264,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--power-cut",
         action="store_true",
-        help="run this instead: an ARM machine that writes its log is killed at random moments, about 20 minutes",
+        help="run this instead: an ARM machine that writes its log is killed at random moments, about 15 minutes",
     )
     parser.add_argument("--cuts", type=int, default=CUTS, metavar="N", help="how many times (default: %(default)s)")
     parser.add_argument(
