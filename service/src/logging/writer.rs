@@ -1,5 +1,6 @@
 //! The log's own thread: takes records from the lanes and gives them to every sink.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
@@ -11,6 +12,7 @@ use super::journal::Journal;
 use super::lanes::{Buffers, Command, Lanes, by_severity};
 use super::origin::Origin;
 use super::recent::Recent;
+use super::record_ring::RecordRing;
 use super::redact::{is_secret_name, redact};
 use super::severity::Severity;
 #[cfg(feature = "syslog")]
@@ -253,9 +255,21 @@ impl Writer {
         let has = self.sinks.journal_from.as_ref().map(|(config, _)| config);
         if wanted != has {
             // The old one first: a journal has one writer.
-            self.sinks.journal = None;
+            let left = self.sinks.journal.take().map(Journal::close);
             self.sinks.journal =
                 wanted.map(|journal| Journal::open(journal, path.origin, &path.counters));
+            let left = left.iter().flat_map(RecordRing::iter);
+            match &mut self.sinks.journal {
+                Some(journal) => {
+                    left.for_each(|record| journal.append(record));
+                    journal.commit(true);
+                }
+                None => {
+                    let counters = &path.counters.journal;
+                    counters.lost.add(left.count() as u64);
+                    counters.working.store(false, Ordering::Relaxed);
+                }
+            }
             self.sinks.journal_from = wanted.map(|journal| (journal.clone(), journal.severity));
         }
         #[cfg(feature = "uplink")]
@@ -284,7 +298,7 @@ impl Writer {
 
     fn flush(&mut self) {
         if let Some(journal) = &mut self.sinks.journal {
-            journal.commit(true);
+            journal.flush();
         }
         #[cfg(feature = "uplink")]
         if let Some(uplink) = &self.sinks.uplink {

@@ -409,3 +409,87 @@ fn sealed_records_are_read_with_the_identity_also_behind_a_damaged_one() {
     let (found, damaged) = read(&device.directory, Some(&identity));
     assert_eq!((found.len(), damaged), (all.len() - 1, 1));
 }
+
+#[test]
+fn a_storage_that_fails_again_and_again_costs_neither_old_records_nor_room() {
+    let mut device = Device::new();
+    let mut encoder = Encoder::new();
+    let mut journal = device.start(128 * 1024);
+    append(&mut journal, &mut encoder, 1, 1);
+    assert!(journal.commit(true));
+    drop(journal);
+    let mut journal = device.start(128 * 1024);
+    for number in 1..=200 {
+        let mut faults = device.faults.lock().unwrap();
+        faults.tear = number % 2 == 0;
+        faults.fail_sync = !faults.tear;
+        drop(faults);
+        append(&mut journal, &mut encoder, 2, number);
+        journal.retry_now();
+        assert!(!journal.commit(true), "{number}");
+    }
+    assert!(list(&device.directory).unwrap().len() <= 2);
+    journal.retry_now();
+    assert!(journal.commit(true));
+    drop(journal);
+    let (found, _) = device.read();
+    assert_eq!(found[0], (1, 1));
+    assert_eq!(found.last(), Some(&(2, 200)));
+}
+
+#[test]
+fn a_record_that_made_room_is_not_said_to_be_on_the_storage() {
+    let mut device = Device::new();
+    let mut encoder = Encoder::new();
+    device.faults.lock().unwrap().full = true;
+    let mut journal = device.start(1024 * 1024);
+    append(&mut journal, &mut encoder, 1, 1);
+    assert!(!journal.commit(true));
+    device.faults.lock().unwrap().full = false;
+    // What comes at once is more than memory holds, and then the storage works again.
+    (2..=1000).for_each(|number| append(&mut journal, &mut encoder, 1, number));
+    journal.retry_now();
+    assert!(!journal.commit(true));
+    assert!(journal.is_working() && device.counters.journal.lost.get() > 0);
+    append(&mut journal, &mut encoder, 1, 1001);
+    assert!(journal.commit(true));
+}
+
+/// Segments of any content, and files that are called as segments are.
+#[test]
+fn whatever_is_in_the_directory_is_read_to_its_end_and_written_behind() {
+    let mut random = Random(0xF00D);
+    let mut encoder = Encoder::new();
+    for round in 0..300 {
+        let mut device = Device::new();
+        let mut journal = device.start(1024 * 1024);
+        (1..=20).for_each(|number| append(&mut journal, &mut encoder, 1, number));
+        drop(journal);
+        let whole = fs::read(segment_path(&device.directory, 1)).unwrap();
+        let names = [0, 1, 2, 7, u64::MAX - 1, u64::MAX];
+        for number in &names[..1 + random.below(6) as usize] {
+            let mut bytes = whole.clone();
+            bytes.truncate(random.below(bytes.len() as u64 + 1) as usize);
+            for _ in 0..random.below(20) {
+                if !bytes.is_empty() {
+                    let at = random.below(bytes.len() as u64) as usize;
+                    bytes[at] = random.below(256) as u8;
+                }
+            }
+            let from = random.below(bytes.len() as u64 + 1) as usize;
+            let again = bytes[from..].to_vec();
+            bytes.extend_from_slice(&again);
+            fs::write(segment_path(&device.directory, *number), bytes).unwrap();
+        }
+        let mut reader = Reader::open(&device.directory, None);
+        while let Some(found) = reader.next().unwrap() {
+            if let Some(entry) = Entry::decode(found.record) {
+                assert!(entry.fields().count() <= 1024);
+            }
+        }
+        super::boots(&device.directory).unwrap();
+        let mut journal = device.start(1024 * 1024);
+        append(&mut journal, &mut encoder, device.runs, 1);
+        assert!(journal.commit(true), "{round}");
+    }
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::segment::{Frame, HEADER, Header, frame_at, next_mark};
-use super::storage::{list, segment_path};
+use super::storage::{is_unreadable, list, segment_path};
 use crate::logging::entry::seq_of;
 use crate::logging::origin::{BootId, Origin, RunId};
 
@@ -101,8 +101,14 @@ impl Reader {
                     break (range, segment.header, from, self.position);
                 }
                 Frame::Cut => {
-                    if segment.read_more(self.position.offset)? {
-                        continue;
+                    match segment.read_more(self.position.offset) {
+                        Ok(true) => continue,
+                        Ok(false) => {}
+                        Err(error) if is_unreadable(&error) => {
+                            self.pass_over_segment(error)?;
+                            continue;
+                        }
+                        Err(error) => return Err(error),
                     }
                     // In the segment that is being written, the rest of the frame may still come.
                     let Some(newer) = self.newer()? else {
@@ -140,6 +146,15 @@ impl Reader {
                 offset: 0,
             };
         }
+    }
+
+    /// Goes on in the next segment when this one cannot be read to its end.
+    fn pass_over_segment(&mut self, error: io::Error) -> io::Result<()> {
+        let segment = self.newer()?.ok_or(error)?;
+        self.damaged += 1;
+        self.segment = None;
+        self.position = Position { segment, offset: 0 };
+        Ok(())
     }
 
     fn skip_damage(&mut self) {
@@ -187,9 +202,7 @@ impl Reader {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened?,
             };
-            let mut head = Vec::with_capacity(HEADER);
-            read_at_most(&file, &mut head, 0, HEADER)?;
-            match Header::decode(&head) {
+            match read_header(&file)? {
                 Some(header) => {
                     self.position.offset = self.position.offset.max(HEADER as u64);
                     self.segment = Some(Segment {
@@ -224,6 +237,15 @@ impl Segment {
         let before = self.bytes.len();
         read_at_most(&self.file, &mut self.bytes, position + before as u64, CHUNK)?;
         Ok(self.bytes.len() > before)
+    }
+}
+
+/// The header of a segment, if there is one that can be read.
+fn read_header(file: &File) -> io::Result<Option<Header>> {
+    let mut head = Vec::with_capacity(HEADER);
+    match read_at_most(file, &mut head, 0, HEADER) {
+        Err(error) if !is_unreadable(&error) => Err(error),
+        _ => Ok(Header::decode(&head)),
     }
 }
 
@@ -296,9 +318,7 @@ pub(in crate::logging) fn boots(directory: &Path) -> io::Result<Vec<Boot>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             opened => opened?,
         };
-        let mut head = Vec::with_capacity(HEADER);
-        read_at_most(&file, &mut head, 0, HEADER)?;
-        let Some(header) = Header::decode(&head) else {
+        let Some(header) = read_header(&file)? else {
             continue;
         };
         let id = header.origin.boot;

@@ -2,8 +2,10 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 /// The ending of a segment's file; before it stands its number, 16 hexadecimal digits.
 const ENDING: &str = ".seg";
@@ -51,6 +53,19 @@ impl Directory {
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
+
+    /// Whether the lock in the directory is the one that is held: the directory may have been removed since.
+    fn has_lock(&self) -> io::Result<bool> {
+        let Some(lock) = &self.lock else {
+            return Ok(false);
+        };
+        let held = lock.metadata()?;
+        match fs::metadata(self.path.join(LOCK)) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// The file of a segment in `directory`.
@@ -68,7 +83,9 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<(u64, u64)>> {
             .to_str()
             .and_then(|name| name.strip_suffix(ENDING))
             .filter(|digits| digits.len() == 16)
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok());
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            // No journal counts that far, and there is always a next one.
+            .filter(|number| *number <= u64::MAX / 2);
         if let Some(number) = number {
             // Removed by the writer since it was listed: it is not there.
             match entry.metadata() {
@@ -82,13 +99,27 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<(u64, u64)>> {
     Ok(found)
 }
 
+/// Whether the storage cannot give back what a segment holds, while it may well take others.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::IO | Errno::ISDIR | Errno::BADMSG | Errno::UCLEAN)
+    )
+}
+
 impl Storage for Directory {
     fn open(&mut self) -> io::Result<()> {
+        let missing = self.path.ancestors().take_while(|path| !path.exists());
+        let missing = missing.count();
         DirBuilder::new()
             .recursive(true)
             .mode(0o750)
             .create(&self.path)?;
-        if self.lock.is_none() {
+        // A new directory outlives a power cut when the one above it is on the storage.
+        for above in self.path.ancestors().skip(1).take(missing) {
+            File::open(above)?.sync_all()?;
+        }
+        if !self.has_lock()? {
             let lock = OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -148,6 +179,14 @@ impl SegmentFile for File {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
+        self.sync_data()?;
+        // What is in it then goes with the last one who has it open.
+        if self.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                "the segment was removed",
+            ));
+        }
+        Ok(())
     }
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::segment::{FRAME, Frame, HEADER, Header, frame_at, next_mark, push_frame};
-use super::storage::{Directory, SegmentFile, Storage};
+use super::storage::{Directory, SegmentFile, Storage, is_unreadable};
 use super::{BLOCK, MAX_SEGMENT, MIN_SEGMENT, SEGMENTS};
 use crate::config::JournalConfig;
 use crate::logging::counters::Counters;
@@ -51,6 +51,8 @@ pub(in crate::logging) struct Journal {
     unsynced: RecordRing,
     /// When the oldest of them was taken.
     unsynced_since: Option<Instant>,
+    /// Whether one of them made room for another since the last commit.
+    has_lost: bool,
     failure: Option<Failure>,
 }
 
@@ -109,6 +111,7 @@ impl Journal {
             dirty: false,
             unsynced: RecordRing::new(UNSYNCED),
             unsynced_since: None,
+            has_lost: false,
             failure: None,
         };
         counters.journal.working.store(true, Ordering::Relaxed);
@@ -125,8 +128,11 @@ impl Journal {
         {
             self.fail(&error);
         }
-        let lost = &self.counters.journal.lost;
-        self.unsynced.push(record, |_| lost.add(1));
+        let (lost, has_lost) = (&self.counters.journal.lost, &mut self.has_lost);
+        self.unsynced.push(record, |_| {
+            lost.add(1);
+            *has_lost = true;
+        });
         self.unsynced_since.get_or_insert_with(Instant::now);
         if self.failure.is_none()
             && let Err(error) = self.frame(record)
@@ -136,8 +142,27 @@ impl Journal {
     }
 
     /// Writes what was taken, and when it is `urgent` or has waited long enough, waits until it is on the
-    /// storage. Says whether everything is.
+    /// storage. Says whether everything is that was taken since the last time.
     pub(in crate::logging) fn commit(&mut self, urgent: bool) -> bool {
+        let has_lost = std::mem::take(&mut self.has_lost);
+        self.bring(urgent) && !has_lost
+    }
+
+    /// As an urgent [`Journal::commit`], also when a storage that failed is not yet due.
+    pub(in crate::logging) fn flush(&mut self) -> bool {
+        if let Some(failure) = &mut self.failure {
+            failure.retry_at = Instant::now();
+        }
+        self.commit(true)
+    }
+
+    /// Ends this journal. What could not be written is given back.
+    pub(in crate::logging) fn close(mut self) -> RecordRing {
+        self.flush();
+        std::mem::replace(&mut self.unsynced, RecordRing::new(0))
+    }
+
+    fn bring(&mut self, urgent: bool) -> bool {
         if let Some(failure) = &self.failure {
             if Instant::now() < failure.retry_at {
                 return false;
@@ -288,9 +313,12 @@ impl Journal {
         };
         let number = self.next;
         self.next += 1;
-        let mut file = self.storage.create(number)?;
         let header = header.encode();
-        file.append(&header)?;
+        let file = self.storage.create(number).and_then(|mut file| {
+            file.append(&header)?;
+            Ok(file)
+        });
+        let file = file.inspect_err(|_| self.discard(number))?;
         self.counters.journal.bytes_written.add(header.len() as u64);
         Ok(Active {
             number,
@@ -298,6 +326,20 @@ impl Journal {
             length: HEADER as u64,
             sealer,
         })
+    }
+
+    /// Removes the segments from `first` on, which hold nothing that is not in memory as well: attempts on a
+    /// storage that fails must not push older records out.
+    fn discard(&mut self, first: u64) {
+        self.active = None;
+        for number in first..self.next {
+            let removed = self.storage.remove(number);
+            let is_gone =
+                removed.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true);
+            if is_gone && let Some(closed) = &mut self.closed {
+                closed.retain(|(other, _)| *other != number);
+            }
+        }
     }
 
     /// Drops the oldest segments until one more fits.
@@ -335,8 +377,12 @@ impl Journal {
         let mut closed: VecDeque<(u64, u64)> = self.storage.list()?.into();
         let mut damaged = 0;
         if let Some((number, length)) = closed.back_mut() {
-            let bytes = self.storage.read(*number)?;
-            let (end, places) = whole_records(&bytes, *number);
+            // What cannot be read is not cut either.
+            let whole = |bytes: Vec<u8>| whole_records(&bytes, *number);
+            let (end, places) = match self.storage.read(*number) {
+                Err(error) if is_unreadable(&error) => (*length as usize, 1),
+                bytes => bytes.map(whole)?,
+            };
             damaged = places;
             if end == 0 && *length > HEADER as u64 {
                 // A header that was whole once: nothing here was torn while it was written.
@@ -358,7 +404,10 @@ impl Journal {
             }
         }
         for (number, _) in closed.iter().rev().skip(1) {
-            damaged += whole_records(&self.storage.read(*number)?, *number).1;
+            damaged += match self.storage.read(*number) {
+                Err(error) if is_unreadable(&error) => 1,
+                bytes => whole_records(&bytes?, *number).1,
+            };
         }
         if damaged > 0 {
             self.counters.journal.damaged.add(damaged);
@@ -429,6 +478,7 @@ impl Journal {
         self.storage.open()?;
         // Out of self, because framing needs all of it.
         let unsynced = std::mem::replace(&mut self.unsynced, RecordRing::new(UNSYNCED));
+        let first = self.next;
         let mut result = Ok(());
         for record in unsynced.iter() {
             result = result
@@ -438,6 +488,7 @@ impl Journal {
         result = result.and_then(|()| self.write(true));
         if result.is_err() {
             self.unsynced = unsynced;
+            self.discard(first);
         }
         result
     }
