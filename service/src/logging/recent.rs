@@ -112,7 +112,7 @@ pub(super) struct Follower {
 pub(super) struct TooSlow;
 
 impl Follower {
-    /// Shows the records after the last one shown, until `show` says false.
+    /// Shows the records after the last one shown, up to and with the one for which `show` says false.
     pub(super) fn read(&mut self, mut show: impl FnMut(&Entry<'_>) -> bool) -> Result<(), TooSlow> {
         self.newest.mark_unchanged();
         let state = self.recent.lock();
@@ -127,6 +127,7 @@ impl Follower {
             if seq <= self.after {
                 continue;
             }
+            self.after = seq;
             if let Some(entry) = Entry::decode(record)
                 && !show(&entry)
             {
@@ -134,7 +135,6 @@ impl Follower {
                 self.newest.mark_changed();
                 break;
             }
-            self.after = seq;
         }
         Ok(())
     }
