@@ -22,6 +22,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long that thread waits for company of an ordinary record, so that not each of them wakes it.
 const LINGER: Duration = Duration::from_millis(2);
 
+/// What the producer of a record may wait for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Waits {
+    /// Nothing: it is a thread that others wait for when they log.
+    Never,
+    /// Room for a record of severity error and above.
+    ForRoom,
+    /// And the storage, for a critical one.
+    ForStorage,
+}
+
 /// Where a record was when its call returned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stored {
@@ -128,9 +139,8 @@ impl Lanes {
         }
     }
 
-    /// Takes a record and gives it its number. `patient` is false for who must not wait: the log's own
-    /// thread, and signal-like places.
-    pub(super) fn push(&self, record: &mut [u8], patient: bool) -> Stored {
+    /// Takes a record and gives it its number.
+    pub(super) fn push(&self, record: &mut [u8], waits: Waits) -> Stored {
         let severity = severity_of(record);
         self.counters.produced.of(severity).add(1);
         let mut state = self.lock();
@@ -138,7 +148,7 @@ impl Lanes {
             let deadline = Instant::now() + PATIENCE;
             while !state.front.important.has_room(record.len()) {
                 let left = deadline.saturating_duration_since(Instant::now());
-                if !patient || state.stalled || left.is_zero() {
+                if waits == Waits::Never || state.stalled || left.is_zero() {
                     state.stalled |= left.is_zero();
                     drop(state);
                     self.counters.dropped.of(severity).add(1);
@@ -171,7 +181,7 @@ impl Lanes {
             state.waiting = Waiting::Nothing;
             self.work.notify_one();
         }
-        if severity.is_critical() && patient && !state.stalled {
+        if severity.is_critical() && waits == Waits::ForStorage && !state.stalled {
             self.wait_for_storage(state, seq)
         } else {
             Stored::Memory
@@ -280,7 +290,12 @@ mod tests {
         let mut encoder = Encoder::new();
         encoder.begin(TIMES, 0, severity, "test");
         encoder.message(format_args!("{}", "x".repeat(100)));
-        lanes.push(encoder.bytes_mut(), patient)
+        let waits = if patient {
+            Waits::ForStorage
+        } else {
+            Waits::Never
+        };
+        lanes.push(encoder.bytes_mut(), waits)
     }
 
     #[test]

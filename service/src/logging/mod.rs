@@ -56,7 +56,7 @@ pub use severity::{Severity, UnknownSeverity};
 
 use crate::config::{LogConfig, StderrLog};
 use entry::Encoder;
-use lanes::Command;
+use lanes::{Command, Waits};
 use writer::Path;
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
@@ -167,7 +167,7 @@ struct Logger {
 /// Which records pass, and whether a person sees them.
 struct Choice {
     filter: env_filter::Filter,
-    stderr: Option<env_logger::Logger>,
+    stderr: Option<Arc<env_logger::Logger>>,
 }
 
 impl Choice {
@@ -180,14 +180,15 @@ impl Choice {
             StderrLog::Never => false,
         };
         Self {
-            stderr: to_stderr.then(|| stderr_logger(filter.filter())),
+            stderr: to_stderr.then(|| Arc::new(stderr_logger(filter.filter()))),
             filter,
         }
     }
 
     /// Standard error, unless it is captured: what is written there would come back as a record.
-    fn stderr(&self) -> Option<&env_logger::Logger> {
-        self.stderr.as_ref().filter(|_| !capture::has_stderr())
+    fn stderr(&self) -> Option<Arc<env_logger::Logger>> {
+        let stderr = self.stderr.as_ref();
+        stderr.filter(|_| !capture::has_stderr()).cloned()
     }
 }
 
@@ -260,35 +261,45 @@ impl Logger {
         if !choice.filter.matches(&record) {
             return Stored::Nowhere;
         }
-        if let Some(stderr) = choice.stderr() {
+        let stderr = choice.stderr();
+        // Standard error may be slow, and what is formatted may log; a new configuration must not wait for it.
+        drop(choice);
+        if let Some(stderr) = stderr {
             stderr.log(&record);
         }
-        drop(choice);
         // Another program does not wait for the storage; it cannot be told anyway.
-        self.push(pid == 0, |encoder| {
+        let waits = if pid == 0 {
+            Waits::ForStorage
+        } else {
+            Waits::ForRoom
+        };
+        self.push(waits, |encoder| {
             encoder.begin(origin::now(), pid, severity, target);
             encoder.message(message);
         })
     }
 
-    fn push(&self, waits: bool, write: impl FnOnce(&mut Encoder)) -> Stored {
+    fn push(&self, waits: Waits, write: impl FnOnce(&mut Encoder)) -> Stored {
         let Some(path) = &self.path else {
             return Stored::Nowhere;
         };
-        let patient = waits && !NEVER_WAITS.try_with(Cell::get).unwrap_or(true);
+        let waits = match NEVER_WAITS.try_with(Cell::get) {
+            Ok(false) => waits,
+            _ => Waits::Never,
+        };
         let mut write = Some(write);
         let pushed = ENCODER.try_with(|encoder| {
             // A value that logs while it is being formatted finds the encoder taken.
             let mut encoder = encoder.try_borrow_mut().ok()?;
             (write.take()?)(&mut encoder);
-            Some(path.lanes.push(encoder.bytes_mut(), patient))
+            Some(path.lanes.push(encoder.bytes_mut(), waits))
         });
         match (pushed, write) {
             (Ok(Some(stored)), _) => stored,
             (_, Some(write)) => {
                 let mut encoder = Encoder::new();
                 write(&mut encoder);
-                path.lanes.push(encoder.bytes_mut(), patient)
+                path.lanes.push(encoder.bytes_mut(), waits)
             }
             _ => Stored::Nowhere,
         }
@@ -317,16 +328,17 @@ impl Log for Logger {
         if !choice.filter.matches(record) {
             return;
         }
-        if let Some(stderr) = choice.stderr() {
+        let stderr = choice.stderr();
+        drop(choice);
+        if let Some(stderr) = stderr {
             stderr.log(record);
         }
-        drop(choice);
         let fields = record.key_values();
         let severity = fields
             .get(Key::from(SEVERITY))
             .and_then(|value| value.to_string().parse().ok())
             .unwrap_or_else(|| Severity::from(record.level()));
-        self.push(true, |encoder| {
+        self.push(Waits::ForStorage, |encoder| {
             encoder.begin(origin::now(), 0, severity, record.target());
             let mut visitor = Fields(|key: &str, value: fmt::Arguments<'_>| {
                 if key != SEVERITY {
@@ -342,5 +354,49 @@ impl Log for Logger {
 
     fn flush(&self) {
         self.ask(Command::Flush);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    #[test]
+    fn what_is_formatted_may_log_while_a_new_configuration_comes() {
+        struct Logs(&'static Logger);
+
+        impl fmt::Display for Logs {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let logger = self.0;
+                thread::spawn(move || drop(logger.choice.write()));
+                // Until the new configuration waits for its turn.
+                thread::sleep(Duration::from_millis(50));
+                logger.enabled(&Metadata::builder().build());
+                f.write_str("text")
+            }
+        }
+
+        let config = LogConfig {
+            stderr: StderrLog::Always,
+            ..LogConfig::default()
+        };
+        let logger = Box::leak(Box::new(Logger {
+            path: None,
+            choice: RwLock::new(Choice::new(&config)),
+        }));
+        let (ended, end) = channel();
+        thread::spawn(move || {
+            let text = Logs(logger);
+            logger.log(
+                &Record::builder()
+                    .level(log::Level::Error)
+                    .args(format_args!("{text}"))
+                    .build(),
+            );
+            ended.send(())
+        });
+        assert_eq!(end.recv_timeout(Duration::from_secs(10)), Ok(()));
     }
 }
