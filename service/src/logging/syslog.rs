@@ -124,7 +124,12 @@ impl Syslog {
 
 impl Drop for Syslog {
     fn drop(&mut self) {
-        self.shared.lock().ending = true;
+        let mut queue = self.shared.lock();
+        queue.ending = true;
+        // From here on the thread takes none.
+        let left = queue.ring.iter().count() as u64;
+        drop(queue);
+        self.shared.counters.syslog.lost.add(left);
         self.shared.work.notify_one();
     }
 }
@@ -180,6 +185,7 @@ impl Sender {
                 continue;
             };
             if !self.deliver(&entry) {
+                self.shared.counters.syslog.lost.add(1);
                 return;
             }
             self.tell_lost(&entry);
