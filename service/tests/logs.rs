@@ -645,3 +645,191 @@ fn a_reload_keeps_the_records_and_takes_the_new_bounds() {
     assert_eq!(messages(&service, "?boot=0"), ["after"]);
     assert!(moved.join("0000000000000001.seg").exists());
 }
+
+#[test]
+fn a_reader_that_is_sent_much_gets_each_record_once() {
+    let service = Service::start("");
+    for number in 0..100 {
+        say(
+            &service,
+            format!("<14>pump: {number:03} {}", "x".repeat(500)),
+        );
+    }
+    wait_for(&service, "?target=pump", "099 ");
+    let mut events = Events::open(&service, "?target=pump", "0123456789abcdef-1");
+    for number in 0..100 {
+        let message = events.message();
+        assert!(message.starts_with(&format!("{number:03} ")), "{message}");
+    }
+}
+
+#[test]
+fn a_journal_that_is_removed_is_begun_again_and_nothing_critical_is_said_to_be_in_the_old_one() {
+    let service = Service::start("");
+    let journal = service.directory.path().join("journal");
+    say(&service, "<10>pump: first");
+    wait_for_journal(&service, 1);
+    fs::remove_dir_all(&journal).unwrap();
+    say(&service, "<10>pump: second");
+    service.wait_for_log("the journal is written again; 0 records did not get into it");
+    assert_eq!(messages(&service, "?boot=0"), ["second"]);
+    // It is this process's as before.
+    let lock = fs::File::open(journal.join("lock")).unwrap();
+    assert!(lock.try_lock().is_err());
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_counted_and_the_rest_goes_on() {
+    let directory = TempDir::new();
+    // Reading a directory fails as reading a bad block does.
+    fs::create_dir_all(directory.path().join("journal/0000000000000001.seg")).unwrap();
+    let mut service = Service::start_in(directory, "", |_| {});
+    say(&service, "<10>pump: it stopped");
+    wait_for_journal(&service, 1);
+    assert_eq!(metric(&service, "edgeweb_log_journal_damaged_total"), 1);
+    assert_eq!(messages(&service, "?boot=0"), ["it stopped"]);
+    service.signal("KILL");
+    service.wait();
+    let (status, out, error) = logs(&service.config(), &[]);
+    assert_eq!((status, error.as_str()), (0, ""));
+    assert!(out.ends_with("pump: it stopped\n"), "{out}");
+}
+
+#[test]
+fn what_the_old_journal_could_not_take_goes_into_the_new_one() {
+    let directory = TempDir::new();
+    directory.write("journal", "a file is in the way");
+    let service = Service::start_in(directory, "", |_| {});
+    say(&service, "<11>pump: it stopped");
+    wait_for(&service, "", "it stopped");
+    let [old, new] = ["journal", "elsewhere"].map(|name| service.directory.path().join(name));
+    let text = fs::read_to_string(service.config()).unwrap();
+    fs::write(
+        service.config(),
+        text.replace(&format!("{old:?}"), &format!("{new:?}")),
+    )
+    .unwrap();
+    service.signal("HUP");
+    service.wait_for_log("the new configuration is in force");
+    assert_eq!(messages(&service, "?boot=0"), ["it stopped"]);
+}
+
+#[test]
+fn at_its_end_the_service_tries_a_failed_journal_once_more() {
+    let directory = TempDir::new();
+    let blocked = directory.write("journal", "a file is in the way");
+    let mut service = Service::start_in(directory, "", |_| {});
+    say(&service, "<11>pump: it stopped");
+    // The next attempt is 4 s away.
+    eventually("it was tried again", || {
+        (metric(&service, "edgeweb_log_journal_errors_total") >= 3).then_some(())
+    });
+    fs::remove_file(blocked).unwrap();
+    service.signal("TERM");
+    assert!(service.wait().success());
+    let (status, out, error) = logs(&service.config(), &[]);
+    assert_eq!((status, error.as_str()), (0, ""));
+    assert!(out.ends_with("pump: it stopped\n"), "{out}");
+}
+
+#[test]
+fn a_journal_from_elsewhere_does_nothing_to_the_terminal() {
+    let mut service = Service::start("");
+    say(&service, "<10>abcd: __1__2__");
+    wait_for_journal(&service, 1);
+    service.signal("KILL");
+    service.wait();
+    let segment = service
+        .directory
+        .path()
+        .join("journal/0000000000000001.seg");
+    let mut bytes = fs::read(&segment).unwrap();
+    let record = bytes[92..].to_vec();
+    let at = record.windows(4).position(|four| four == b"abcd").unwrap() + 92;
+    bytes[at..at + 4].copy_from_slice(b"\x1b[2J");
+    bytes[at + 6..at + 9].copy_from_slice("\u{202e}".as_bytes());
+    let castagnoli = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+    let mut digest = castagnoli.digest();
+    digest.update(&1_u64.to_le_bytes());
+    digest.update(&bytes[84..88]);
+    digest.update(&bytes[92..]);
+    bytes[88..92].copy_from_slice(&digest.finalize().to_le_bytes());
+    fs::write(&segment, bytes).unwrap();
+    for options in [&[][..], &["--json"]] {
+        let (status, out, error) = logs(&service.config(), options);
+        assert_eq!((status, error.as_str()), (0, ""));
+        assert!(out.contains("[2J"), "{out:?}");
+        assert!(!out.contains(['\x1b', '\u{202e}']), "{out:?}");
+    }
+}
+
+#[cfg(feature = "seal")]
+#[test]
+fn whoever_closes_the_output_of_decrypt_has_read_enough() {
+    let maker = TempDir::new();
+    let identity = maker.path().join("identity");
+    let keygen = run(edgeweb().args(["logs", "keygen"]).arg(&identity));
+    let recipient = String::from_utf8(keygen.stdout).unwrap();
+    let mut service = Service::start(&format!("log.journal.recipient = {:?}", recipient.trim()));
+    say(&service, "<10>pump: it stopped");
+    wait_for_journal(&service, 1);
+    service.signal("KILL");
+    service.wait();
+    for json in [&[][..], &["--json"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = edgeweb()
+            .args(["logs", "decrypt", "--identity"])
+            .arg(&identity)
+            .args(json)
+            .arg("--config")
+            .arg(service.config())
+            .stdout(writer)
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), error.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
+fn errors_of_other_programs_wait_for_room() {
+    let directory = TempDir::new();
+    let text = common::config_text(directory.path(), "log.buffer_bytes = 16384");
+    let text = text.replace("log.stderr = \"always\"", "log.stderr = \"never\"");
+    let service = Service::start_with(directory, text, |_| {});
+    let path = service.directory.path().join("run/log.sock");
+    let text = format!("<11>pump: {}", "x".repeat(1500));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let socket = UnixDatagram::unbound().unwrap();
+                (0..2000).for_each(|_| {
+                    socket.send_to(text.as_bytes(), &path).unwrap();
+                });
+            });
+        }
+    });
+    eventually("all are there", || {
+        let produced = metric(&service, "edgeweb_log_records_total{severity=\"error\"}");
+        (produced >= 8000).then_some(())
+    });
+    let dropped = "edgeweb_log_records_dropped_total{severity=\"error\"}";
+    assert_eq!(metric(&service, dropped), 0);
+}
+
+#[test]
+fn an_identity_that_cannot_be_written_is_not_left_half() {
+    let directory = TempDir::new();
+    let file = directory.path().join("identity");
+    let mut shell = std::process::Command::new("sh");
+    let output = run(shell
+        .args([
+            "-c",
+            "trap '' XFSZ; ulimit -f 0; exec \"$0\" logs keygen \"$1\"",
+        ])
+        .arg(common::program())
+        .arg(&file));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!file.exists());
+}

@@ -1,5 +1,6 @@
 //! `edgeweb logs`
 
+use std::cell::Cell;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -164,9 +165,36 @@ fn escape(text: &str) -> String {
 struct Screen {
     json: bool,
     colour: bool,
+    /// Whoever reads has read enough.
+    is_closed: Cell<bool>,
 }
 
 impl Screen {
+    fn new(json: bool) -> Self {
+        Self {
+            json,
+            colour: io::stdout().is_terminal(),
+            is_closed: Cell::new(false),
+        }
+    }
+
+    fn say(&self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let said = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        said.inspect_err(|error| {
+            self.is_closed
+                .set(error.kind() == io::ErrorKind::BrokenPipe);
+        })
+    }
+
+    /// That the output was closed is no error.
+    fn ended(&self, result: anyhow::Result<()>) -> Result<(), Failure> {
+        match result {
+            Err(_) if self.is_closed.get() => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
     fn line(&self, line: &LogLine) -> io::Result<()> {
         let mut text = if self.json {
             serde_json::to_string(line)?
@@ -174,8 +202,7 @@ impl Screen {
             self.plain(line)
         };
         text.push('\n');
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        self.say(&text)
     }
 
     fn plain(&self, line: &LogLine) -> String {
@@ -185,19 +212,21 @@ impl Screen {
             Severity::Notice | Severity::Info | Severity::Debug => ("", ""),
             _ => ("\x1b[31m", "\x1b[0m"),
         };
-        let mut text = format!(
-            "{} {begin}{:<9}{end} {}",
-            line.time, line.severity, line.target
-        );
-        if let Some(pid) = line.pid {
-            text += &format!("[{pid}]");
-        }
         // What a journal holds was written by somebody; the terminal belongs to somebody else.
         let clean = |text: &str| -> String {
             text.chars()
                 .map(|c| if c.is_control() { '\u{fffd}' } else { c })
                 .collect()
         };
+        let mut text = format!(
+            "{} {begin}{:<9}{end} {}",
+            clean(&line.time),
+            line.severity,
+            clean(&line.target)
+        );
+        if let Some(pid) = line.pid {
+            text += &format!("[{pid}]");
+        }
         text += &format!(": {}", clean(&line.message));
         for (key, value) in &line.fields {
             text += &format!(" {}={:?}", clean(key), clean(value));
@@ -208,22 +237,8 @@ impl Screen {
 
 fn show(options: &Options) -> Result<(), Failure> {
     let config = options.load_config()?;
-    let screen = Screen {
-        json: options.json,
-        colour: io::stdout().is_terminal(),
-    };
-    ended(show_log(options, &config, &screen))
-}
-
-/// Whoever reads has read enough.
-fn ended(result: anyhow::Result<()>) -> Result<(), Failure> {
-    match result {
-        Err(error) => match error.downcast_ref::<io::Error>() {
-            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            _ => Err(error.into()),
-        },
-        Ok(()) => Ok(()),
-    }
+    let screen = Screen::new(options.json);
+    screen.ended(show_log(options, &config, &screen))
 }
 
 fn show_log(options: &Options, config: &Config, screen: &Screen) -> anyhow::Result<()> {
@@ -335,6 +350,8 @@ fn keygen(file: &Path) -> Result<(), Failure> {
             .with_context(|| file.display().to_string())?;
         writeln!(out, "{}", identity.encode())
             .and_then(|()| out.sync_all())
+            // It is new, and half of it is of no use.
+            .inspect_err(|_| drop(fs::remove_file(file)))
             .with_context(|| file.display().to_string())?;
         Ok(recipient.encode())
     };
@@ -346,11 +363,8 @@ fn decrypt(options: &Options) -> Result<(), Failure> {
         Some(directory) => directory.clone(),
         None => options.load_config()?.log.journal.directory,
     };
-    let screen = Screen {
-        json: options.json,
-        colour: io::stdout().is_terminal(),
-    };
-    ended(decrypt_journal(options, &directory, &screen))
+    let screen = Screen::new(options.json);
+    screen.ended(decrypt_journal(options, &directory, &screen))
 }
 
 fn decrypt_journal(options: &Options, directory: &Path, screen: &Screen) -> anyhow::Result<()> {
@@ -363,7 +377,7 @@ fn decrypt_journal(options: &Options, directory: &Path, screen: &Screen) -> anyh
     let done = query::decrypt(directory, &identity, &options.query, |boot, line| {
         if !screen.json && boot != boot_shown {
             boot.clone_into(&mut boot_shown);
-            writeln!(io::stdout(), "-- boot {boot}")?;
+            screen.say(&format!("-- boot {boot}\n"))?;
         }
         screen.line(line)
     })?;

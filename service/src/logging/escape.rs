@@ -34,7 +34,7 @@ pub(super) fn line(text: &str) -> String {
 /// What would do something instead of being shown: Cc of Unicode, line separators and bidirectional controls.
 pub(super) fn is_active(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 struct Line<'a> {
@@ -100,6 +100,7 @@ mod tests {
             ("\u{1b}[2J\0\u{7f}", "\\u{1b}[2J\\u{0}\\u{7f}"),
             ("C1 \u{9b}31m", "C1 \\u{9b}31m"),
             ("\u{202e}gpj.exe\u{2028}", "\\u{202e}gpj.exe\\u{2028}"),
+            ("\u{61c}letter mark", "\\u{61c}letter mark"),
         ] {
             assert_eq!(line(text), expected);
         }

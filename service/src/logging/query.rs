@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::entry::{Entry, UNKNOWN_PID};
+use super::escape;
 use super::journal::{self, Copies, Reader};
 use super::origin::{Origin, RunId};
 use super::recent::Follower;
@@ -97,18 +98,19 @@ pub struct LogLine {
 }
 
 impl LogLine {
+    /// Escaped again: a journal from elsewhere may hold anything.
     fn new(entry: &Entry<'_>, run: RunId) -> Self {
         Self {
             id: event_id(run, entry.seq),
             time: time_text(entry.wall_ns),
             uptime: (entry.monotonic_ns / 1000) as f64 / 1e6,
             severity: entry.severity,
-            target: entry.target.to_owned(),
+            target: escape::line(entry.target),
             pid: (entry.pid != 0 && entry.pid != UNKNOWN_PID).then_some(entry.pid),
-            message: entry.message.to_owned(),
+            message: escape::line(entry.message),
             fields: entry
                 .fields()
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .map(|(key, value)| (escape::line(key), escape::line(value)))
                 .collect(),
         }
     }
