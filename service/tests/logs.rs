@@ -833,3 +833,32 @@ fn an_identity_that_cannot_be_written_is_not_left_half() {
     assert_eq!(output.status.code(), Some(1));
     assert!(!file.exists());
 }
+
+#[test]
+fn who_asks_for_the_streams_header_only_takes_no_place() {
+    use std::io::Write;
+    let service = Service::start("log.recent.max_readers = 1");
+    let mut connection = UnixStream::connect(control_socket(&service)).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = "HEAD /api/user/logs/stream HTTP/1.1\r\nhost: x\r\n";
+    write!(connection, "{head}\r\n{head}connection: close\r\n\r\n").unwrap();
+    let mut answers = String::new();
+    connection.read_to_string(&mut answers).unwrap();
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+    assert_eq!(answers.matches("text/event-stream").count(), 2, "{answers}");
+    assert_eq!(metric(&service, "edgeweb_log_stream_readers"), 0);
+}
+
+#[test]
+fn a_reader_that_knows_no_chunks_gets_none() {
+    let service = Service::start("");
+    let target = "/api/user/logs/stream";
+    let (status, body) = control::open(&control_socket(&service), target, PATIENCE).unwrap();
+    assert_eq!(status, 200);
+    let mut lines = body.lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "retry: 2000");
+    assert_eq!(lines.next().unwrap().unwrap(), "");
+    say(&service, "<12>pump: it is warm");
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.starts_with("id: "), "{line}");
+}

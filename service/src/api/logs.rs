@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
+use actix_web::http::{Method, StatusCode};
 use actix_web::web::{Data, Json, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -131,6 +131,14 @@ async fn stream(
     Query(asked): Query<LogsQuery>,
 ) -> Result<HttpResponse, Problem> {
     let query = asked.read()?;
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header(("content-type", "text/event-stream"))
+        .insert_header(("cache-control", "no-store"));
+    if request.method() == Method::HEAD {
+        // Nobody would read the events, and the answer would never end.
+        return Ok(response.finish());
+    }
     let last_id = request
         .headers()
         .get("last-event-id")
@@ -142,10 +150,7 @@ async fn stream(
     })?;
     let (chunks, receiver) = mpsc::channel(1);
     actix_web::rt::spawn(feed(live, core, chunks));
-    Ok(HttpResponse::Ok()
-        .insert_header(("content-type", "text/event-stream"))
-        .insert_header(("cache-control", "no-store"))
-        .streaming(Events(receiver)))
+    Ok(response.streaming(Events(receiver)))
 }
 
 /// Sends what is new until the reader is gone, is too slow, or the service stops.

@@ -17,7 +17,7 @@ use actix_http::error::PayloadError;
 use actix_http::{ConnectionType, HttpMessage, Payload, Request, Response};
 use actix_web::ResponseError;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
-use actix_web::http::{Method, StatusCode, header};
+use actix_web::http::{Method, StatusCode, Version, header};
 use bytes::Bytes;
 use futures_core::Stream;
 use percent_encoding::percent_decode_str;
@@ -102,6 +102,7 @@ pub(super) struct Guarded {
     refusal: Option<Problem>,
     body: Option<Rc<BodyState>>,
     peer: Peer,
+    version: Version,
     method: Method,
     path: String,
 }
@@ -116,6 +117,7 @@ pub(super) fn begin(
     let ticket = Ticket::new(core, connection);
     let refusal = refuse_early(core, limits, &request);
     let peer = Peer(request.peer_addr());
+    let version = request.version();
     let method = request.method().clone();
     let path = request.path().to_owned();
     let (request, body) = bound_body(request, limits);
@@ -126,6 +128,7 @@ pub(super) fn begin(
         refusal,
         body,
         peer,
+        version,
         method,
         path,
     };
@@ -173,6 +176,13 @@ impl Guarded {
             connection.close_after_answer();
         }
         if unread || self.core.lifecycle.is_draining() {
+            response
+                .head_mut()
+                .set_connection_type(ConnectionType::Close);
+        }
+        if self.version < Version::HTTP_11 && response.body().size() == BodySize::Stream {
+            // No chunks for who does not know them (RFC 9112, section 6.1): the body ends with the connection.
+            response.head_mut().no_chunking(true);
             response
                 .head_mut()
                 .set_connection_type(ConnectionType::Close);
