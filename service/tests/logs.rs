@@ -862,3 +862,28 @@ fn a_reader_that_knows_no_chunks_gets_none() {
     let line = lines.next().unwrap().unwrap();
     assert!(line.starts_with("id: "), "{line}");
 }
+
+#[cfg(feature = "syslog")]
+#[test]
+fn what_waited_for_a_daemon_that_is_no_longer_wanted_is_counted_as_lost() {
+    let directory = TempDir::new();
+    let nobody = directory.path().join("nobody");
+    let text = common::config_text(
+        directory.path(),
+        &format!("log.syslog.socket = {nobody:?}\nlog.syslog.format = \"rfc5424\""),
+    );
+    let off = text.clone();
+    let text = text.replace("log.syslog.enabled = false", "log.syslog.enabled = true");
+    let service = Service::start_with(directory, text, |_| {});
+    (0..10).for_each(|_| say(&service, "<12>pump: it is warm"));
+    eventually("they are handled", || {
+        let handled = "edgeweb_log_records_handled_total{severity=\"warning\"}";
+        (metric(&service, handled) >= 10).then_some(())
+    });
+    fs::write(service.config(), off).unwrap();
+    service.signal("HUP");
+    service.wait_for_log("the new configuration is in force");
+    eventually("they are counted", || {
+        (metric(&service, "edgeweb_log_syslog_lost_total") >= 10).then_some(())
+    });
+}
