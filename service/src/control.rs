@@ -17,26 +17,30 @@ const MAX_HEADER: u64 = 16 * 1024;
 /// What the system said, [`io::ErrorKind::WouldBlock`] when the service took longer than `limit`
 /// for any one step, or [`io::ErrorKind::InvalidData`] when what came back is not HTTP.
 pub fn get(socket: &Path, target: &str, limit: Duration) -> io::Result<(u16, String)> {
-    let (status, body) = open(socket, target, limit)?;
+    let (status, body) = open(socket, target, None, limit)?;
     let mut answer = Vec::new();
     body.take(MAX_ANSWER).read_to_end(&mut answer)?;
     Ok((status, String::from_utf8_lossy(&answer).into_owned()))
 }
 
-/// As [`get`], but the body is read as it comes, `limit` being the longest pause in it.
+/// As [`get`], but the body is read as it comes, `limit` being the longest pause in it. A stream of events
+/// goes on after the one of `last_event_id`.
 ///
 /// # Errors
 /// As [`get`].
 pub fn open(
     socket: &Path,
     target: &str,
+    last_event_id: Option<&str>,
     limit: Duration,
 ) -> io::Result<(u16, BufReader<UnixStream>)> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
     // HTTP/1.0: the body ends with the connection and comes without chunks in between.
-    stream.write_all(format!("GET {target} HTTP/1.0\r\nhost: localhost\r\n\r\n").as_bytes())?;
+    let last = last_event_id.map_or_else(String::new, |id| format!("last-event-id: {id}\r\n"));
+    stream
+        .write_all(format!("GET {target} HTTP/1.0\r\nhost: localhost\r\n{last}\r\n").as_bytes())?;
     let mut answer = BufReader::new(stream);
     let mut header = Vec::new();
     while !header.ends_with(b"\r\n\r\n") {

@@ -122,6 +122,13 @@ fn the_newest_records_are_there_by_severity_target_time_and_number() {
 #[test]
 fn a_question_that_is_wrong_is_answered_with_the_reason() {
     let service = Service::start("");
+    for query in ["?boot=0", "?limit=1"] {
+        let (status, body) = ask(&service, &format!("/api/user/logs/stream{query}"));
+        assert_eq!(
+            status, 400,
+            "the stream has neither an end nor a past: {body}"
+        );
+    }
     for (query, said) in [
         ("?severity=bad", "bad"),
         ("?limit=0", "limit: 0 is not in 1 to 1000"),
@@ -132,12 +139,14 @@ fn a_question_that_is_wrong_is_answered_with_the_reason() {
         ("?colour=red", "colour"),
     ] {
         for path in ["/api/user/logs", "/api/user/logs/stream"] {
-            if path.ends_with("stream") && query.contains("boot") {
-                continue;
-            }
             let (status, body) = ask(&service, &format!("{path}{query}"));
             assert_eq!(status, 400, "{query}: {body}");
-            assert!(body["detail"].as_str().unwrap().contains(said), "{body}");
+            let knows =
+                !path.ends_with("stream") || !(query.contains("boot") || query.contains("limit"));
+            assert!(
+                !knows || body["detail"].as_str().unwrap().contains(said),
+                "{body}"
+            );
         }
     }
     let (status, body) = ask(&service, "/api/user/logs?boot=-1");
@@ -265,6 +274,27 @@ fn a_slow_reader_is_dropped_and_nobody_waits_for_it() {
     slow.0.read_to_string(&mut rest).unwrap();
     assert!(rest.contains("event: too-slow"));
     assert_eq!(metric(&service, "edgeweb_log_stream_readers"), 0);
+}
+
+#[test]
+fn a_reader_that_comes_back_too_late_is_told_that_something_is_missing() {
+    let service = Service::start("log.recent.max_bytes = 16384");
+    let mut events = Events::open(&service, "?target=pump", "");
+    events.line("retry: ").unwrap();
+    say(&service, "<14>pump: seen");
+    let id = events.line("id: ").unwrap();
+    let mut events = Events::open(&service, "?target=pump", &id);
+    say(&service, "<14>pump: next");
+    assert_eq!(events.message(), "next", "nothing is missing yet");
+    for number in 0..200 {
+        say(&service, format!("<14>pump: {number} {}", "x".repeat(500)));
+    }
+    wait_for(&service, "?target=pump", "199 ");
+    let mut events = Events::open(&service, "?target=pump", &id);
+    assert_eq!(events.line("event: ").as_deref(), Some("missed"));
+    let said = events.line("data: ").unwrap();
+    assert!(said.contains("no longer there"), "{said}");
+    assert!(events.message().contains(" xxx"));
 }
 
 #[test]
@@ -425,8 +455,9 @@ fn the_counters_add_up() {
 }
 
 #[test]
-fn the_command_follows_the_log() {
-    let service = Service::start("");
+fn the_command_follows_the_log_over_a_reload_and_a_restart() {
+    // A reload cuts off at once what the old configuration serves.
+    let mut service = Service::start("server.drain_seconds = 0");
     say(&service, "<11>pump: before");
     wait_for(&service, "", "before");
     let mut child = edgeweb()
@@ -447,6 +478,17 @@ fn the_command_follows_the_log() {
     say(&service, "<12>pump: \x1b[31mafter");
     let line = lines.next().unwrap().unwrap();
     assert!(line.ends_with("warning   pump: \\u{1b}[31mafter"), "{line}");
+    service.signal("HUP");
+    service.wait_for_log("the new configuration is in force");
+    say(&service, "<12>pump: after the reload");
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.ends_with("pump: after the reload"), "{line}");
+    service.signal("TERM");
+    assert!(service.wait().success());
+    let service = Service::start_in(service.into_directory(), "", |_| {});
+    say(&service, "<12>pump: after the restart");
+    let line = lines.next().unwrap().unwrap();
+    assert!(line.ends_with("pump: after the restart"), "{line}");
     service.signal("TERM");
     let status = eventually("the command ends with the service", || {
         child.try_wait().unwrap()
@@ -853,7 +895,7 @@ fn who_asks_for_the_streams_header_only_takes_no_place() {
 fn a_reader_that_knows_no_chunks_gets_none() {
     let service = Service::start("");
     let target = "/api/user/logs/stream";
-    let (status, body) = control::open(&control_socket(&service), target, PATIENCE).unwrap();
+    let (status, body) = control::open(&control_socket(&service), target, None, PATIENCE).unwrap();
     assert_eq!(status, 200);
     let mut lines = body.lines();
     assert_eq!(lines.next().unwrap().unwrap(), "retry: 2000");

@@ -28,7 +28,7 @@ const CHUNK: usize = 16 * 1024;
 /// How often the stream looks whether the service is stopping.
 const POLL: Duration = Duration::from_millis(250);
 /// How often something is sent to a quiet reader, so that one who is gone is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 pub(super) fn routes() -> RouteGroup {
     RouteGroup::new("edgeweb logs")
@@ -55,6 +55,42 @@ impl Default for LogsQuery {
             since: None,
             limit: query.limit,
             boot: None,
+        }
+    }
+}
+
+/// The stream has neither an end nor a past.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct StreamQuery {
+    severity: Severity,
+    target: String,
+    since: Option<String>,
+}
+
+impl Default for StreamQuery {
+    fn default() -> Self {
+        let LogsQuery {
+            severity,
+            target,
+            since,
+            ..
+        } = LogsQuery::default();
+        Self {
+            severity,
+            target,
+            since,
+        }
+    }
+}
+
+impl From<StreamQuery> for LogsQuery {
+    fn from(asked: StreamQuery) -> Self {
+        Self {
+            severity: asked.severity,
+            target: asked.target,
+            since: asked.since,
+            ..Self::default()
         }
     }
 }
@@ -128,9 +164,9 @@ fn busy(reason: &'static str) -> Problem {
 async fn stream(
     request: HttpRequest,
     core: Data<Core>,
-    Query(asked): Query<LogsQuery>,
+    Query(asked): Query<StreamQuery>,
 ) -> Result<HttpResponse, Problem> {
-    let query = asked.read()?;
+    let query = LogsQuery::from(asked).read()?;
     let mut response = HttpResponse::Ok();
     response
         .insert_header(("content-type", "text/event-stream"))
@@ -156,6 +192,11 @@ async fn stream(
 /// Sends what is new until the reader is gone, is too slow, or the service stops.
 async fn feed(mut live: Live, core: Data<Core>, chunks: mpsc::Sender<Bytes>) {
     let mut chunk = String::from("retry: 2000\n\n");
+    if live.has_missed() {
+        chunk.push_str(
+            "event: missed\ndata: records after the last one seen are no longer there\n\n",
+        );
+    }
     let mut last = Instant::now();
     while !core.lifecycle.is_draining() && !chunks.is_closed() {
         let read = live.read(|line| {

@@ -5,9 +5,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use edgeweb::config::Config;
 use edgeweb::control;
 use edgeweb::logging::Severity;
@@ -46,6 +47,10 @@ Exit status: 0 fine; 1 the log cannot be read; 2 wrong usage or a wrong configur
 
 /// How long the service may take for its answer, and may be silent while it is followed.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How long a service that is followed may be away, in a restart.
+const COMES_BACK: Duration = Duration::from_secs(5);
+/// Between two attempts to follow it.
+const PAUSE: Duration = Duration::from_millis(200);
 /// The longest identity file that is read, in bytes.
 const MAX_IDENTITY: u64 = 4096;
 
@@ -140,18 +145,28 @@ impl Options {
         Ok(Config::load(&path)?)
     }
 
-    /// The question as the service reads it.
+    /// The question for the newest records, as the service reads it.
+    fn logs_target(&self) -> String {
+        let mut target = self.target("/api/user/logs");
+        target += &format!("&limit={}", self.query.limit);
+        if let Some(boot) = self.boot {
+            target += &format!("&boot={boot}");
+        }
+        target
+    }
+
+    fn stream_target(&self) -> String {
+        self.target("/api/user/logs/stream")
+    }
+
     fn target(&self, path: &str) -> String {
         let query = &self.query;
-        let mut target = format!("{path}?severity={}&limit={}", query.severity, query.limit);
+        let mut target = format!("{path}?severity={}", query.severity);
         if !query.target.is_empty() {
             target += &format!("&target={}", escape(&query.target));
         }
         if let Some(since) = &self.since {
             target += &format!("&since={}", escape(since));
-        }
-        if let Some(boot) = self.boot {
-            target += &format!("&boot={boot}");
         }
         target
     }
@@ -243,26 +258,29 @@ fn show(options: &Options) -> Result<(), Failure> {
 
 fn show_log(options: &Options, config: &Config, screen: &Screen) -> anyhow::Result<()> {
     let socket = config.server.control_socket();
-    let follower = if options.follow {
-        // Asked first, so that nothing falls between what was and what comes.
-        let target = options.target("/api/user/logs/stream");
-        let (status, body) = control::open(&socket, &target, LIMIT)
-            .with_context(|| format!("the service does not answer on {}", socket.display()))?;
-        if status != 200 {
-            bail!("{}", reason(status, body));
-        }
-        Some(body)
-    } else {
-        None
-    };
-    let mut last = None;
+    // What is shown when nothing is: everything that comes, and what is in memory, is new.
+    let mut last = String::from("0-0");
     for line in lines(options, config, &socket)? {
         screen.line(&line)?;
-        last = Some(line.id);
+        last = line.id;
     }
-    match follower {
-        Some(body) => follow(body, last.as_deref(), screen),
-        None => Ok(()),
+    if !options.follow {
+        return Ok(());
+    }
+    let target = options.stream_target();
+    let mut since = Instant::now();
+    loop {
+        match control::open(&socket, &target, Some(&last), LIMIT) {
+            Ok((200, body)) => {
+                follow(body, &mut last, screen)?;
+                // A reload ends a stream, and so does a restart.
+                since = Instant::now();
+            }
+            Ok((503, _)) | Err(_) if since.elapsed() < COMES_BACK => {}
+            Ok((503, _)) | Err(_) => bail!("the service has stopped"),
+            Ok((status, body)) => bail!("{}", reason(status, body)),
+        }
+        thread::sleep(PAUSE);
     }
 }
 
@@ -272,7 +290,7 @@ fn lines(options: &Options, config: &Config, socket: &Path) -> anyhow::Result<Ve
     struct Logs {
         entries: Vec<LogLine>,
     }
-    match control::get(socket, &options.target("/api/user/logs"), LIMIT) {
+    match control::get(socket, &options.logs_target(), LIMIT) {
         Ok((200, body)) => {
             let logs: Logs = serde_json::from_str(&body).context("the service's answer")?;
             Ok(logs.entries)
@@ -311,32 +329,30 @@ fn reason(status: u16, body: impl io::Read) -> String {
     )
 }
 
-fn follow(body: impl BufRead, last: Option<&str>, screen: &Screen) -> anyhow::Result<()> {
-    let seen = last.and_then(id_parts);
+/// Shows records until the stream ends.
+fn follow(body: impl BufRead, last: &mut String, screen: &Screen) -> anyhow::Result<()> {
+    let mut event = String::new();
     for line in body.lines() {
-        let line = line.context("the service is silent")?;
-        if line.starts_with("event: too-slow") {
-            bail!("this reader was slower than the log; records were missed");
+        let Ok(line) = line else {
+            break;
+        };
+        if let Some(name) = line.strip_prefix("event: ") {
+            name.clone_into(&mut event);
         }
-        let Some(json) = line.strip_prefix("data: ") else {
+        let Some(data) = line.strip_prefix("data: ") else {
             continue;
         };
-        let record: LogLine = serde_json::from_str(json).context("the service's answer")?;
-        // What came while the newest were being asked for has been shown.
-        let is_new = match (seen, id_parts(&record.id)) {
-            (Some((run, seq)), Some((this_run, this))) => run != this_run || this > seq,
-            _ => true,
-        };
-        if is_new {
-            screen.line(&record)?;
+        match std::mem::take(&mut event).as_str() {
+            "" => {
+                let record: LogLine = serde_json::from_str(data).context("the service's answer")?;
+                screen.line(&record)?;
+                *last = record.id;
+            }
+            // It goes on with what is still there.
+            _ => writeln!(io::stderr(), "edgeweb: {data}")?,
         }
     }
-    Err(anyhow!("the service has stopped"))
-}
-
-fn id_parts(id: &str) -> Option<(u64, u64)> {
-    let (run, seq) = id.split_once('-')?;
-    Some((u64::from_str_radix(run, 16).ok()?, seq.parse().ok()?))
+    Ok(())
 }
 
 fn keygen(file: &Path) -> Result<(), Failure> {
@@ -374,10 +390,10 @@ fn decrypt_journal(options: &Options, directory: &Path, screen: &Screen) -> anyh
         .with_context(|| file.display().to_string())?;
     let identity = Identity::decode(&text).with_context(|| file.display().to_string())?;
     let mut boot_shown = String::new();
-    let done = query::decrypt(directory, &identity, &options.query, |boot, line| {
-        if !screen.json && boot != boot_shown {
-            boot.clone_into(&mut boot_shown);
-            screen.say(&format!("-- boot {boot}\n"))?;
+    let done = query::decrypt(directory, &identity, &options.query, |line| {
+        if !screen.json && line.boot != boot_shown {
+            line.boot.clone_into(&mut boot_shown);
+            screen.say(&format!("-- boot {boot_shown}\n"))?;
         }
         screen.line(line)
     })?;

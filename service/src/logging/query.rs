@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use super::entry::{Entry, UNKNOWN_PID};
 use super::escape;
 use super::journal::{self, Copies, Reader};
-use super::origin::{Origin, RunId};
+use super::origin::Origin;
 use super::recent::Follower;
 use super::seal::Identity;
 use super::severity::Severity;
@@ -79,6 +79,8 @@ pub fn parse_time(text: &str) -> Result<i64, String> {
 pub struct LogLine {
     /// Names the record among all: which start of the program, and its number in it.
     pub id: String,
+    /// Which start of the device it belongs to, as the kernel names it.
+    pub boot: String,
     /// Wall time, RFC 3339, UTC.
     pub time: String,
     /// Seconds since the device was started.
@@ -99,9 +101,10 @@ pub struct LogLine {
 
 impl LogLine {
     /// Escaped again: a journal from elsewhere may hold anything.
-    fn new(entry: &Entry<'_>, run: RunId) -> Self {
+    fn new(entry: &Entry<'_>, origin: Origin) -> Self {
         Self {
-            id: event_id(run, entry.seq),
+            id: format!("{}-{}", origin.run, entry.seq),
+            boot: origin.boot.to_string(),
             time: time_text(entry.wall_ns),
             uptime: (entry.monotonic_ns / 1000) as f64 / 1e6,
             severity: entry.severity,
@@ -114,10 +117,6 @@ impl LogLine {
                 .collect(),
         }
     }
-}
-
-fn event_id(run: RunId, seq: u64) -> String {
-    format!("{run}-{seq}")
 }
 
 /// With microseconds; the edge of the calendar for what is beyond it.
@@ -157,12 +156,12 @@ pub enum QueryError {
     #[error("the journal is turned off: log.journal.enabled")]
     NoJournal,
     /// The journal cannot be read.
-    #[error("{}: the journal cannot be read: {source}", path.display())]
+    #[error("{}: the journal cannot be read: {error}", path.display())]
     Unreadable {
         /// Its directory.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
@@ -175,7 +174,7 @@ pub fn recent(query: &Query) -> Result<Vec<LogLine>, QueryError> {
     let mut lines = Newest::new(query.limit);
     path.recent.each(|entry| {
         if query.wants(entry) {
-            lines.push(LogLine::new(entry, path.origin.run));
+            lines.push(LogLine::new(entry, path.origin));
         }
     });
     Ok(lines.0.into())
@@ -203,9 +202,9 @@ pub fn boot(number: i32, query: &Query) -> Result<Vec<LogLine>, QueryError> {
 /// # Errors
 /// [`QueryError`].
 pub fn boot_in(directory: &Path, number: i32, query: &Query) -> Result<Vec<LogLine>, QueryError> {
-    let unreadable = |source| QueryError::Unreadable {
+    let unreadable = |error| QueryError::Unreadable {
         path: directory.to_owned(),
-        source,
+        error,
     };
     let boots = match journal::boots(directory) {
         // Nothing was ever written.
@@ -236,12 +235,12 @@ pub fn boot_in(directory: &Path, number: i32, query: &Query) -> Result<Vec<LogLi
         if found.at.segment > boot.last {
             break;
         }
-        let run = found.header.origin.run;
+        let origin = found.header.origin;
         if let Some(entry) = Entry::decode(found.record)
             && query.wants(&entry)
-            && !copies.is_copy(run, found.record)
+            && !copies.is_copy(origin.run, found.record)
         {
-            lines.push(LogLine::new(&entry, run));
+            lines.push(LogLine::new(&entry, origin));
         }
     }
     Ok(lines.0.into())
@@ -256,8 +255,7 @@ pub struct Decrypted {
     pub damaged: u64,
 }
 
-/// Shows every record of the journal in `directory`, with the name of its boot: the sealed ones with
-/// `identity`.
+/// Shows every record of the journal in `directory`: the sealed ones with `identity`.
 ///
 /// # Errors
 /// [`QueryError`], and what `show` says.
@@ -265,11 +263,11 @@ pub fn decrypt(
     directory: &Path,
     identity: &Identity,
     query: &Query,
-    mut show: impl FnMut(&str, &LogLine) -> io::Result<()>,
+    mut show: impl FnMut(&LogLine) -> io::Result<()>,
 ) -> Result<Decrypted, QueryError> {
-    let unreadable = |source| QueryError::Unreadable {
+    let unreadable = |error| QueryError::Unreadable {
         path: directory.to_owned(),
-        source,
+        error,
     };
     let mut reader = Reader::open(directory, None);
     let mut copies = Copies::default();
@@ -294,12 +292,12 @@ pub fn decrypt(
             }
         };
         let record = opened.as_deref().unwrap_or(found.record);
-        let Origin { boot, run } = found.header.origin;
+        let origin = found.header.origin;
         if let Some(entry) = Entry::decode(record)
             && query.wants(&entry)
-            && !copies.is_copy(run, record)
+            && !copies.is_copy(origin.run, record)
         {
-            show(&boot.to_string(), &LogLine::new(&entry, run)).map_err(unreadable)?;
+            show(&LogLine::new(&entry, origin)).map_err(unreadable)?;
             done.records += 1;
         }
     }
@@ -333,7 +331,7 @@ impl Newest {
 pub(crate) struct Live {
     follower: Follower,
     query: Query,
-    run: RunId,
+    origin: Origin,
 }
 
 /// Why nobody can read along.
@@ -354,12 +352,12 @@ impl Live {
     /// another start of the program, everything that is in memory is new.
     pub(crate) fn begin(query: Query, last_id: Option<&str>) -> Result<Self, NoPlace> {
         let path = super::path().ok_or(NoPlace::NoLog)?;
-        let run = path.origin.run;
+        let origin = path.origin;
         let after = match last_id {
             None => path.recent.newest(),
             Some(id) => id
                 .split_once('-')
-                .filter(|(of, _)| of.parse() == Ok(run))
+                .filter(|(of, _)| of.parse() == Ok(origin.run))
                 .and_then(|(_, seq)| seq.parse().ok())
                 .unwrap_or(0),
         };
@@ -367,15 +365,20 @@ impl Live {
         Ok(Self {
             follower,
             query,
-            run,
+            origin,
         })
+    }
+
+    /// Whether records after the one to begin with are no longer there.
+    pub(crate) fn has_missed(&self) -> bool {
+        self.follower.has_missed()
     }
 
     /// Shows what is new, until `show` says that it is enough for now.
     pub(crate) fn read(&mut self, mut show: impl FnMut(&LogLine) -> bool) -> Result<(), TooSlow> {
-        let (query, run) = (&self.query, self.run);
+        let (query, origin) = (&self.query, self.origin);
         self.follower
-            .read(|entry| !query.wants(entry) || show(&LogLine::new(entry, run)))
+            .read(|entry| !query.wants(entry) || show(&LogLine::new(entry, origin)))
             .map_err(|_| TooSlow)
     }
 

@@ -90,6 +90,7 @@ impl Recent {
             recent: Arc::clone(self),
             after,
             begun: false,
+            has_missed: after > 0 && self.lock().evicted > after,
         })
     }
 
@@ -105,6 +106,7 @@ pub(super) struct Follower {
     newest: watch::Receiver<u64>,
     after: u64,
     begun: bool,
+    has_missed: bool,
 }
 
 /// The ring has moved past a reader's place.
@@ -112,6 +114,11 @@ pub(super) struct Follower {
 pub(super) struct TooSlow;
 
 impl Follower {
+    /// Whether records after the one to begin with have made room since.
+    pub(super) fn has_missed(&self) -> bool {
+        self.has_missed
+    }
+
     /// Shows the records after the last one shown, up to and with the one for which `show` says false.
     pub(super) fn read(&mut self, mut show: impl FnMut(&Entry<'_>) -> bool) -> Result<(), TooSlow> {
         self.newest.mark_unchanged();

@@ -307,6 +307,7 @@ fn a_damaged_record_in_the_middle_is_skipped_and_counted() {
         assert!(found.iter().all(|record| all.contains(record)));
         // The last one may as well be one that is still being written.
         assert!(places == 1 || found.last() != all.last(), "{at}");
+        assert!(places == 1 || found.len() == 19, "{at}");
     }
     fs::write(&path, &whole).unwrap();
     let mut damaged = whole;
@@ -318,6 +319,32 @@ fn a_damaged_record_in_the_middle_is_skipped_and_counted() {
     assert_eq!(device.counters.journal.damaged.get(), 1);
     assert_eq!(device.counters.journal.torn_bytes.get(), 5);
     assert_eq!(fs::metadata(&path).unwrap().len(), end as u64);
+}
+
+#[test]
+fn a_damaged_length_hides_nothing_behind_it() {
+    let mut device = Device::new();
+    let mut encoder = Encoder::new();
+    let mut journal = device.start(1024 * 1024);
+    (1..=20).for_each(|number| append(&mut journal, &mut encoder, 1, number));
+    assert!(journal.commit(true));
+    drop(journal);
+    let path = segment_path(&device.directory, 1);
+    let mut bytes = fs::read(&path).unwrap();
+    let last = (0..bytes.len())
+        .rev()
+        .find(|at| bytes[*at..].starts_with(&[0xF5, b'r', b'e', 0xC1]))
+        .unwrap();
+    let before = (0..last)
+        .rev()
+        .find(|at| bytes[*at..].starts_with(&[0xF5, b'r', b'e', 0xC1]))
+        .unwrap();
+    // As long as a record may be: its end is behind the end of the file.
+    bytes[before + 4..before + 6].copy_from_slice(&3000_u16.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let (found, places) = device.read();
+    assert_eq!((found.len(), places), (19, 1));
+    assert_eq!(found.last(), Some(&(1, 20)));
 }
 
 #[test]

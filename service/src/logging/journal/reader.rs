@@ -110,11 +110,13 @@ impl Reader {
                         }
                         Err(error) => return Err(error),
                     }
-                    // In the segment that is being written, the rest of the frame may still come.
-                    let Some(newer) = self.newer()? else {
-                        return Ok(None);
-                    };
-                    self.pass_over(newer);
+                    match self.newer()? {
+                        Some(newer) => self.pass_over(newer),
+                        // Frames are written one after the other: one behind this shows that it is damaged.
+                        None if segment_goes_on(&self.segment, self.position) => self.skip_damage(),
+                        // In the segment that is being written, the rest of the frame may still come.
+                        None => return Ok(None),
+                    }
                 }
                 Frame::Damaged => self.skip_damage(),
             }
@@ -227,6 +229,21 @@ impl Reader {
         }
         Ok(false)
     }
+}
+
+/// Whether there is a whole frame behind the one at `position`.
+fn segment_goes_on(segment: &Option<Segment>, position: Position) -> bool {
+    let Some(segment) = segment else {
+        return false;
+    };
+    let mut at = (position.offset - segment.start) as usize;
+    while at < segment.bytes.len() {
+        at = next_mark(&segment.bytes, at);
+        if let Frame::Record(..) = frame_at(&segment.bytes, at, position.segment) {
+            return true;
+        }
+    }
+    false
 }
 
 impl Segment {
