@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use common::{Answer, PATIENCE, Service, TempDir, edgeweb, eventually, run};
 use edgeweb::control;
@@ -186,7 +187,10 @@ impl Events {
     /// The next line that begins with `start`, without it.
     fn line(&mut self, start: &str) -> Option<String> {
         let mut line = String::new();
+        let end = Instant::now() + PATIENCE;
         while self.0.read_line(&mut line).unwrap() > 0 {
+            // What keeps the stream alive keeps the read from timing out.
+            assert!(Instant::now() < end, "no line that begins with {start:?}");
             if let Some(rest) = line.trim_end().strip_prefix(start) {
                 return Some(rest.to_owned());
             }
@@ -485,6 +489,8 @@ fn the_command_follows_the_log_over_a_reload_and_a_restart() {
     assert!(line.ends_with("pump: after the reload"), "{line}");
     service.signal("TERM");
     assert!(service.wait().success());
+    // It looks for the service and does not find it, more than once.
+    std::thread::sleep(Duration::from_millis(700));
     let service = Service::start_in(service.into_directory(), "", |_| {});
     say(&service, "<12>pump: after the restart");
     let line = lines.next().unwrap().unwrap();
