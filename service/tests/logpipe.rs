@@ -293,7 +293,8 @@ fn a_killed_program_leaves_no_reader_behind() {
     let directory = TempDir::new();
     let socket = directory.path().join("log.sock");
     let receiver = Receiver::bind(&socket);
-    let script = "echo up; printf half >&2; exec sleep 600";
+    // In this order: what is half is in its pipe when the other arrives.
+    let script = "printf half >&2; echo up; exec sleep 600";
     let mut program = Program::start(&mut logpipe(&socket, script));
     assert_eq!(receiver.messages(1), ["up"]);
     program.signal("KILL");
