@@ -2,7 +2,8 @@
 //! none, and with one that is stuck; with a journal that cannot be written, and with a collector that is away.
 //!
 //! Each kind is a process of its own that logs a line for each request. The kinds take turns, round after
-//! round, and what is said is the median of the rounds and its ratio to the first kind.
+//! round and each round begun by another one, and what is said is the median of the rounds, and the median of
+//! the ratios to the first kind in the same round.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -23,10 +24,10 @@ const KINDS: [&str; 5] = [
     "journal cannot be written",
     "collector is away",
 ];
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 101;
 const CONNECTIONS: usize = 4;
 /// Of each connection in each round.
-const REQUESTS: usize = 2500;
+const REQUESTS: usize = 500;
 
 fn serve(kind: &str, directory: &Path) {
     let mut config = Config::default();
@@ -157,24 +158,26 @@ fn main() {
     for service in &services {
         load(service.address);
     }
-    for _ in 0..ROUNDS {
-        for (service, (p50, p99)) in services.iter().zip(&mut rounds) {
-            let mut times = load(service.address);
+    for round in 0..ROUNDS {
+        for turn in 0..KINDS.len() {
+            let kind = (round + turn) % KINDS.len();
+            let (p50, p99) = &mut rounds[kind];
+            let mut times = load(services[kind].address);
             p50.push(quantile(&mut times, 50));
             p99.push(quantile(&mut times, 99));
         }
     }
-    let figures: Vec<(f64, f64)> = rounds
-        .into_iter()
-        .map(|(p50, p99)| (median(p50), median(p99)))
-        .collect();
-    let (first50, first99) = figures[0];
+    let ratio =
+        |of: &[f64], to: &[f64]| median(of.iter().zip(to).map(|(of, to)| of / to).collect());
+    let (first50, first99) = rounds[0].clone();
     println!("GET /health, {CONNECTIONS} connections, median of {ROUNDS} rounds; µs (ratio)");
-    for (kind, (p50, p99)) in KINDS.iter().zip(&figures) {
+    for (kind, (p50, p99)) in KINDS.iter().zip(rounds) {
         println!(
-            "{kind:<26} p50 {p50:6.0} ({:.2})   p99 {p99:6.0} ({:.2})",
-            p50 / first50,
-            p99 / first99
+            "{kind:<26} p50 {:6.0} ({:.2})   p99 {:6.0} ({:.2})",
+            median(p50.clone()),
+            ratio(&p50, &first50),
+            median(p99.clone()),
+            ratio(&p99, &first99)
         );
     }
     for mut service in services {
