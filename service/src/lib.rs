@@ -27,15 +27,18 @@ pub mod config;
 pub mod control;
 pub mod logging;
 mod server;
+mod tls;
 mod web;
 
+pub use api::caller::{Admin, Caller, Guest, RequiredRole, User};
 pub use api::error::Problem;
 pub use api::route_group::RouteGroup;
-pub use auth::Role;
+pub use auth::{AuthError, Principal, Role, Via};
 pub use config::Config;
 pub use server::{
     Endpoint, ReloadError, Scheme, ServeError, Server, ServerBuilder, ServerHandle, StartError,
 };
+pub use tls::TlsError;
 
 /// The framework that handlers are written with, in the version that the service uses.
 pub use actix_web;

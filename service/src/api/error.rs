@@ -48,6 +48,13 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "there is nothing at this path")
     }
 
+    pub(crate) fn unauthorized() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "this route needs somebody who is logged in: POST /api/public/session",
+        )
+    }
+
     pub(crate) fn body_too_large(limit: usize) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,

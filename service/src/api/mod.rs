@@ -1,6 +1,7 @@
 //! The HTTP surface, one file a resource; the only place that knows actix's extractors.
 
 mod about;
+pub(crate) mod caller;
 pub(crate) mod error;
 mod health;
 mod logs;

@@ -3,15 +3,22 @@
 //! Absent keys take their defaults, an absent file means all defaults, and an unknown key is an
 //! error: a typing mistake in a limit must not pass for the limit.
 
+mod auth;
 mod load;
 mod log;
+mod tls;
 mod validate;
 
+pub use auth::AuthConfig;
 pub use load::{ConfigError, DEFAULT_PATH};
 pub(crate) use load::{parse_toml, read_text};
 pub use log::{
     Facility, JournalConfig, LogConfig, RecentConfig, StderrLog, SyslogConfig, SyslogFormat,
     Transport, UplinkConfig,
+};
+pub use tls::{
+    AcmeChallenge, AcmeConfig, ClientCertificates, ClientRole, HttpsConfig, ListenerConfig,
+    TlsConfig, TlsMode,
 };
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -28,6 +35,14 @@ pub struct Config {
     pub server: ServerConfig,
     /// The listener in clear.
     pub http: HttpConfig,
+    /// The listener over TLS.
+    pub https: HttpsConfig,
+    /// Further listeners over TLS, at most 8.
+    pub listener: Vec<ListenerConfig>,
+    /// The device's identity and who else's is trusted.
+    pub tls: TlsConfig,
+    /// Users, tokens and what narrows their roles.
+    pub auth: AuthConfig,
     /// What a client may cost.
     pub limits: Limits,
     /// Pages on the device's own storage.
@@ -44,6 +59,11 @@ pub struct ServerConfig {
     pub workers: usize,
     /// Directory of `endpoints.json`, `edgeweb.sock` and `log.sock`.
     pub runtime_dir: PathBuf,
+    /// Directory of what the device learns and must keep: its key, its certificates, its users.
+    pub state_dir: PathBuf,
+    /// Names of the device besides its host name and those in its certificate, at most 64: requests for
+    /// another name are refused, so that no page of elsewhere reaches the device under a name of its own.
+    pub host_names: Vec<String>,
     /// How long a stop waits for requests that are being served, 0 to 3600 seconds.
     pub drain_seconds: u64,
 }
@@ -53,6 +73,8 @@ impl Default for ServerConfig {
         Self {
             workers: 2,
             runtime_dir: PathBuf::from("/run/edgeweb"),
+            state_dir: PathBuf::from("/var/lib/edgeweb"),
+            host_names: Vec::new(),
             drain_seconds: 10,
         }
     }
@@ -88,20 +110,26 @@ impl ServerConfig {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
+    /// On unless it is turned off.
+    pub enabled: bool,
     /// Address to listen on. `::` is every address, IPv4 too.
     pub address: IpAddr,
     /// Port to listen on; 0 takes any free one.
     pub port: u16,
     /// What to do when the port is taken.
     pub port_when_busy: PortWhenBusy,
+    /// What is answered in clear.
+    pub content: HttpContent,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
+            enabled: true,
             address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             port: 8080,
             port_when_busy: PortWhenBusy::Fail,
+            content: HttpContent::Redirect,
         }
     }
 }
@@ -112,6 +140,17 @@ impl HttpConfig {
     pub fn socket_addr(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
     }
+}
+
+/// What is answered in clear, besides `/health`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum HttpContent {
+    /// Where the same is to be had over HTTPS.
+    #[default]
+    Redirect,
+    /// Pages and what is public; nobody can log in, and what asks for a role is refused.
+    Public,
 }
 
 /// What to do when the configured port is taken: `"fail"`, `"any"` or a range, `"8081-8089"`.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Config, Transport, UplinkConfig};
+use super::{AcmeChallenge, Config, TlsMode, Transport, UplinkConfig};
 use crate::logging::Severity;
 use crate::logging::seal::Recipient;
 
@@ -43,6 +43,10 @@ impl Config {
             3600,
         )?;
         absolute("server.runtime_dir", &self.server.runtime_dir)?;
+        absolute("server.state_dir", &self.server.state_dir)?;
+        self.validate_names()?;
+        self.validate_tls()?;
+        self.validate_auth()?;
         absolute("overlay.directory", &self.overlay.directory)?;
         absolute("log.syslog.socket", &self.log.syslog.socket)?;
         env_filter::Builder::new()
@@ -66,6 +70,56 @@ impl Config {
 }
 
 impl Config {
+    fn validate_names(&self) -> Result<(), OutOfRange> {
+        let names = &self.server.host_names;
+        at_most("server.host_names", names.len(), 64)?;
+        match names.iter().find(|name| !is_host_name(name)) {
+            Some(name) => Err(("server.host_names", format!("{name:?} is no host name"))),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_tls(&self) -> Result<(), OutOfRange> {
+        let tls = &self.tls;
+        absolute("tls.directory", &tls.directory)?;
+        at_most("listener", self.listener.len(), 8)?;
+        at_most("tls.client_roles", tls.client_roles.len(), 64)?;
+        for rule in &tls.client_roles {
+            if rule.spiffe_id.is_empty() == rule.subject.is_empty() {
+                let reason = String::from("each has either a spiffe_id or a subject");
+                return Err(("tls.client_roles", reason));
+            }
+            if !rule.spiffe_id.is_empty() && !rule.spiffe_id.starts_with("spiffe://") {
+                let reason = format!("{:?} does not begin with spiffe://", rule.spiffe_id);
+                return Err(("tls.client_roles", reason));
+            }
+        }
+        if tls.mode == TlsMode::Strict && !self.https.enabled && self.listener.is_empty() {
+            let reason =
+                String::from("STRICT listens on nothing in clear, and https.enabled is false");
+            return Err(("tls.mode", reason));
+        }
+        if tls.acme.enabled {
+            validate_acme(self)?;
+        }
+        Ok(())
+    }
+
+    fn validate_auth(&self) -> Result<(), OutOfRange> {
+        let auth = &self.auth;
+        within("auth.token_hours", auth.token_hours, 1, 720)?;
+        within("auth.claim_minutes", auth.claim_minutes, 1, 1440)?;
+        absolute("auth.provisioned_users", &auth.provisioned_users)?;
+        if !auth.policy_file.as_os_str().is_empty() {
+            if !cfg!(feature = "policy") {
+                let reason = String::from("this build has no policy feature");
+                return Err(("auth.policy_file", reason));
+            }
+            absolute("auth.policy_file", &auth.policy_file)?;
+        }
+        Ok(())
+    }
+
     fn validate_log(&self) -> Result<(), OutOfRange> {
         const MIB: u64 = 1024 * 1024;
         const LEAST: u64 = 16 * 1024;
@@ -117,6 +171,44 @@ impl Config {
     }
 }
 
+fn validate_acme(config: &Config) -> Result<(), OutOfRange> {
+    let acme = &config.tls.acme;
+    if !cfg!(feature = "acme") {
+        let reason = String::from("this build has no acme feature");
+        return Err(("tls.acme.enabled", reason));
+    }
+    if !acme.directory_url.starts_with("https://") {
+        let reason = format!("{:?} does not begin with https://", acme.directory_url);
+        return Err(("tls.acme.directory_url", reason));
+    }
+    absolute("tls.acme.ca_file", &acme.ca_file)?;
+    within("tls.acme.names", acme.names.len() as u64, 1, 16)
+        .map_err(|(key, reason)| (key, format!("their number, {reason}")))?;
+    if let Some(name) = acme.names.iter().find(|name| !is_host_name(name)) {
+        return Err(("tls.acme.names", format!("{name:?} is no host name")));
+    }
+    at_most("tls.acme.contact", acme.contact.len(), 4)?;
+    let in_clear = config.http.enabled && config.tls.mode == TlsMode::Permissive;
+    if acme.challenge == AcmeChallenge::Http01 && !in_clear {
+        let reason = String::from("http-01 needs the listener in clear; use tls-alpn-01");
+        return Err(("tls.acme.challenge", reason));
+    }
+    Ok(())
+}
+
+/// A name of RFC 1123, section 2.1: labels of letters, digits and hyphens.
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
 /// That the files are there is not asked: the uplink says it, and goes on when they come.
 fn validate_uplink(uplink: &UplinkConfig) -> Result<(), OutOfRange> {
     if !cfg!(feature = "uplink") {
@@ -165,6 +257,14 @@ fn within(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), Ou
         Ok(())
     } else {
         Err((key, format!("{value} is not in {least} to {most}")))
+    }
+}
+
+fn at_most(key: &'static str, count: usize, most: usize) -> Result<(), OutOfRange> {
+    if count <= most {
+        Ok(())
+    } else {
+        Err((key, format!("{count} are more than {most}")))
     }
 }
 

@@ -4,7 +4,7 @@
 //! writing not at all. [`Connection`] sits between it and the socket (or, later, the TLS stream) and
 //! knows from the request guard, by way of [`ConnectionState`], whether a header is being awaited.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::api::error::Problem;
 use crate::config::Limits;
+use crate::tls::ClientIdentity;
 
 /// How long a refused client has to read the refusal before the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
@@ -40,6 +41,10 @@ pub(super) struct ConnectionState {
     closing: Cell<bool>,
     /// It came over the device's own socket.
     local: Cell<bool>,
+    /// It is encrypted.
+    secure: Cell<bool>,
+    /// Who the client is, by the certificate that it showed.
+    client: OnceCell<ClientIdentity>,
 }
 
 impl ConnectionState {
@@ -60,6 +65,23 @@ impl ConnectionState {
 
     pub(super) fn is_local(&self) -> bool {
         self.local.get()
+    }
+
+    /// Whether what is said here can only be read by the two sides of it.
+    pub(super) fn is_private(&self) -> bool {
+        self.secure.get() || self.local.get()
+    }
+
+    pub(super) fn mark_secure(&self, client: Option<ClientIdentity>) {
+        self.secure.set(true);
+        if let Some(client) = client {
+            // Told once, after the handshake.
+            let _ = self.client.set(client);
+        }
+    }
+
+    pub(super) fn client(&self) -> Option<&ClientIdentity> {
+        self.client.get()
     }
 
     pub(super) fn close_after_answer(&self) {

@@ -24,10 +24,10 @@ use percent_encoding::percent_decode_str;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::Core;
+use super::authorize::authorize;
 use super::connection::{ConnectionState, Peer};
 use crate::api::error::Problem;
 use crate::api::is_health_path;
-use crate::auth::Role;
 use crate::config::Limits;
 
 /// Sent with every answer that does not say otherwise. The pages load nothing from elsewhere and
@@ -244,18 +244,14 @@ fn refuse_early(core: &Core, limits: &Limits, request: &Request) -> Option<Probl
             "the service is stopping; ask again when it has started",
         ));
     }
-    // SECURITY: actix-web looks for the route behind the decoded path, so the role is that path's, too.
+    // SECURITY: actix-web looks for the route behind the decoded path.
     let decoded = percent_decode_str(path).decode_utf8_lossy();
-    // Who may open the device's own socket, root or the service's user, may read what users may.
-    let is_local = request
-        .conn_data::<Rc<ConnectionState>>()
-        .is_some_and(|connection| connection.is_local());
-    let role = if is_local { Role::User } else { Role::Guest };
-    if Role::of_path(&decoded) > role {
-        return Some(Problem::new(
-            StatusCode::UNAUTHORIZED,
-            "this route needs somebody who is logged in, and this firmware has no users",
-        ));
+    let connection = request.conn_data::<Rc<ConnectionState>>();
+    match authorize(core, connection.map(|c| &**c), request, &decoded) {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+        }
+        Err(problem) => return Some(problem),
     }
     body_too_large(request, limits)
 }

@@ -1,5 +1,6 @@
 //! Sockets, workers, limits and life cycle; puts the other parts together.
 
+mod authorize;
 mod connection;
 mod endpoints;
 mod generation;
@@ -26,7 +27,9 @@ use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::api::own_groups;
 use crate::api::route_group::{PathConflict, RouteGroup, check_conflicts};
+use crate::auth::{Auth, AuthError};
 use crate::config::{Config, ConfigError};
+use crate::tls::{Tls, TlsError};
 use crate::web::{Mount, Source};
 use lifecycle::Lifecycle;
 use readiness::{Check, Readiness};
@@ -38,6 +41,8 @@ pub(crate) struct Core {
     pub(crate) version: String,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) readiness: Readiness,
+    pub(crate) tls: Tls,
+    pub(crate) auth: Auth,
     groups: Vec<RouteGroup>,
     mounts: Vec<Mount>,
     connections: Arc<AtomicUsize>,
@@ -163,6 +168,8 @@ impl ServerBuilder {
             version: self.version,
             lifecycle: Lifecycle::new(),
             readiness: Readiness::new(self.checks),
+            tls: Tls::open(&self.config)?,
+            auth: Auth::open(&self.config)?,
             groups,
             mounts: self.mounts,
             connections: Arc::default(),
@@ -294,6 +301,12 @@ pub enum StartError {
     /// Two groups claim the same path.
     #[error(transparent)]
     PathConflict(#[from] PathConflict),
+    /// The device's identity could not be read or made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// What says who somebody is could not be read.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// A socket could not be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
