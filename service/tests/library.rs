@@ -6,6 +6,7 @@ use common::{Answer, PATIENCE, TempDir, connect, eventually, get, is_closed, req
 use edgeweb::actix_web::HttpResponse;
 use edgeweb::actix_web::http::StatusCode;
 use edgeweb::actix_web::web::{Bytes, Json, Path};
+use edgeweb::config::HttpContent;
 use edgeweb::{Config, Problem, Role, RouteGroup, Server, ServerBuilder, ServerHandle, StartError};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -17,8 +18,14 @@ use std::time::{Duration, Instant};
 fn config(directory: &TempDir) -> Config {
     let mut config = Config::default();
     config.server.runtime_dir = directory.path().join("run");
+    config.server.state_dir = directory.path().join("state");
+    config.server.host_names = vec![String::from("device")];
+    config.tls.directory = directory.path().join("tls");
+    config.auth.provisioned_users = directory.path().join("users.toml");
     config.http.address = "127.0.0.1".parse().unwrap();
     config.http.port = 0;
+    config.http.content = HttpContent::Public;
+    config.https.enabled = false;
     config
 }
 
@@ -496,7 +503,7 @@ fn bodies_are_bounded_in_size_and_time_as_they_arrive() {
     );
     let open = |head: &str| {
         let mut stream = connect(running.address);
-        let text = format!("POST /api/public/echo HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n");
+        let text = format!("POST /api/public/echo HTTP/1.1\r\nhost: device\r\n{head}\r\n\r\n");
         stream.write_all(text.as_bytes()).unwrap();
         stream
     };

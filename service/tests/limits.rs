@@ -33,7 +33,7 @@ fn drip(stream: &mut TcpStream, bytes: impl IntoIterator<Item = u8>) -> (Answer,
 #[test]
 fn a_header_that_comes_byte_by_byte_gets_no_more_than_its_time() {
     let service = Service::start("limits.header_seconds = 1");
-    let endless = b"GET / HTTP/1.1\r\nhost: a\r\nx: "
+    let endless = b"GET / HTTP/1.1\r\nhost: device\r\nx: "
         .iter()
         .copied()
         .chain([b'x'; 100]);
@@ -64,7 +64,7 @@ fn a_body_that_comes_byte_by_byte_gets_no_more_than_its_time() {
     // The time runs while a route reads the body; a route that does not, answers at once.
     for head in ["content-length: 1000", "transfer-encoding: chunked"] {
         let mut stream = connect(service.address);
-        let text = format!("POST /health HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n");
+        let text = format!("POST /health HTTP/1.1\r\nhost: device\r\n{head}\r\n\r\n");
         stream.write_all(text.as_bytes()).unwrap();
         Answer::read(&mut stream, false).unwrap().is_problem(405);
         // What still comes of the body is thrown away for a moment, then the connection is gone.
@@ -123,7 +123,7 @@ fn a_header_beyond_its_size_is_431() {
     // Neither does a second request behind the first.
     let mut stream = connect(service.address);
     let filler = "x".repeat(1500);
-    let one = format!("GET /health HTTP/1.1\r\nhost: a\r\nx: {filler}\r\n\r\n");
+    let one = format!("GET /health HTTP/1.1\r\nhost: device\r\nx: {filler}\r\n\r\n");
     stream.write_all(one.repeat(4).as_bytes()).unwrap();
     for _ in 0..4 {
         assert_eq!(Answer::read(&mut stream, false).unwrap().status, 200);
@@ -141,7 +141,7 @@ fn a_body_beyond_its_size_is_413_before_it_is_sent() {
     let mut stream = connect(service.address);
     stream
         .write_all(
-            b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 9999\r\nexpect: 100-continue\r\n\r\n",
+            b"POST /x HTTP/1.1\r\nhost: device\r\ncontent-length: 9999\r\nexpect: 100-continue\r\n\r\n",
         )
         .unwrap();
     Answer::read(&mut stream, false).unwrap().is_problem(413);
@@ -175,7 +175,7 @@ fn refusals_and_broken_requests_leave_no_connection_behind() {
     let service = Service::start("limits.max_connections = 4\nlimits.header_seconds = 1");
     for _ in 0..3 {
         for text in [
-            &b"GET / HTTP/1.1\r\nhost: a\r\nx: "[..],
+            &b"GET / HTTP/1.1\r\nhost: device\r\nx: "[..],
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
             b"GET /\r\n\r\n",
             b"GET / HTTP/1.1\r\n\r\n",
@@ -198,10 +198,10 @@ fn refusals_and_broken_requests_leave_no_connection_behind() {
 fn requests_that_could_be_read_in_two_ways_are_refused() {
     let service = Service::start("");
     for head in [
-        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
-        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: +5\r\n\r\nhello",
-        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: device\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: device\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        "POST / HTTP/1.1\r\nhost: device\r\ncontent-length: +5\r\n\r\nhello",
+        "GET / HTTP/1.1\r\nhost: device\r\nhost: b\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
     ] {
         let mut stream = connect(service.address);

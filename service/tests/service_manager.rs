@@ -97,6 +97,7 @@ fn sockets_that_systemd_passes_are_used() {
     let config = directory.write("edgeweb.toml", config_text(directory.path(), ""));
     let child = Command::new("systemd-socket-activate")
         .arg(format!("--listen={address}"))
+        .arg("--fdname=http")
         .arg(edgeweb().get_program())
         .args(["serve", "--config"])
         .arg(&config)

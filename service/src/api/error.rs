@@ -1,7 +1,7 @@
 //! Every error that a client sees: `application/problem+json` (RFC 9457), made in this one place.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use actix_web::body::BoxBody;
 use actix_web::error::{JsonPayloadError, PathError, PayloadError, QueryPayloadError};
@@ -72,20 +72,25 @@ impl Problem {
     }
 
     /// The whole HTTP/1.1 response, for a connection on which no request was read to its end.
-    pub(crate) fn to_http1(&self) -> Bytes {
+    pub(crate) fn to_http1(&self, security_headers: &[(header::HeaderName, &str)]) -> Bytes {
         let body = self.json();
         let retry = if self.status == StatusCode::SERVICE_UNAVAILABLE {
             "retry-after: 1\r\n"
         } else {
             ""
         };
-        Bytes::from(format!(
+        let mut head = format!(
             "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\
-             cache-control: no-store\r\nx-content-type-options: nosniff\r\n{retry}connection: close\r\n\r\n{body}",
+             cache-control: no-store\r\n{retry}connection: close\r\n",
             self.status.as_u16(),
             self.status.canonical_reason().unwrap_or("Error"),
             body.len(),
-        ))
+        );
+        for (name, value) in security_headers {
+            // Writing to a String cannot fail.
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        Bytes::from(format!("{head}\r\n{body}"))
     }
 }
 

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::security_headers;
 use crate::api::error::Problem;
 use crate::config::Limits;
 use crate::tls::ClientIdentity;
@@ -41,6 +42,8 @@ pub(super) struct ConnectionState {
     closing: Cell<bool>,
     /// It came over the device's own socket.
     local: Cell<bool>,
+    /// Its bytes are HTTP/2's, which bounds its headers itself.
+    http2: Cell<bool>,
     /// It is encrypted.
     secure: Cell<bool>,
     /// Who the client is, by the certificate that it showed.
@@ -65,6 +68,14 @@ impl ConnectionState {
 
     pub(super) fn is_local(&self) -> bool {
         self.local.get()
+    }
+
+    pub(super) fn mark_http2(&self) {
+        self.http2.set(true);
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.secure.get()
     }
 
     /// Whether what is said here can only be read by the two sides of it.
@@ -95,7 +106,10 @@ impl ConnectionState {
     }
 
     fn awaits_header(&self) -> bool {
-        self.in_flight.get() == 0 && !self.closing.get() && !self.header.get().complete
+        self.in_flight.get() == 0
+            && !self.closing.get()
+            && !self.http2.get()
+            && !self.header.get().complete
     }
 }
 
@@ -233,7 +247,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
     fn refuse(&mut self, problem: &Problem) {
         if let Some((io, place)) = self.io.take() {
             log::debug!("{}: {problem}", Peer(self.peer));
-            let answer = problem.to_http1();
+            let answer = problem.to_http1(&security_headers::ALL);
             actix_rt::spawn(async move {
                 refuse(io, answer).await;
                 drop(place);
@@ -277,6 +291,14 @@ impl std::fmt::Display for Peer {
             None => f.write_str("local client"),
         }
     }
+}
+
+/// Whether these bytes are what actix-http says, past the guard, to what it cannot parse: a 400 that says nothing.
+fn is_bare_refusal(bytes: &[u8]) -> bool {
+    const NO_BODY: &[u8] = b"content-length: 0\r\n";
+    let first = bytes.strip_prefix(b"HTTP/1.1 400 Bad Request\r\n");
+    // Every answer of the guard's has a body, and more to say.
+    first.is_some_and(|rest| rest.starts_with(NO_BODY))
 }
 
 /// Sends a last answer and closes, within [`LINGER`].
@@ -364,6 +386,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> AsyncWrite for Connection<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if is_bare_refusal(bytes) && !this.state.http2.get() && this.io.is_some() {
+            this.refuse(&Problem::new(
+                StatusCode::BAD_REQUEST,
+                "this is no HTTP/1.1 request, or one whose end cannot be told",
+            ));
+            return Poll::Ready(Ok(bytes.len()));
+        }
         let Some((io, _)) = this.io.as_mut() else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };

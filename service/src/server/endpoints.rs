@@ -41,6 +41,7 @@ impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let scheme = match self.scheme {
             Scheme::Http => "http",
+            Scheme::Https => "https",
         };
         write!(f, "{scheme}://{}", self.socket_addr())
     }

@@ -3,9 +3,11 @@
 //! A reload starts a new generation on the same sockets and lets the old one finish what it serves,
 //! so that every setting may change and no connection is dropped for it.
 
+use std::future::Future;
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,25 +15,32 @@ use std::time::Duration;
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, Request, Response};
 use actix_service::{
-    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory, fn_service,
+    IntoServiceFactory, Service, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service,
     map_config,
 };
 use actix_web::App;
 use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::web::{self, Data};
+use bytes::Bytes;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+use tokio_rustls::server::TlsStream;
 
 use super::Core;
-use super::connection::{Connection, Peer, Place, refuse};
-use super::guard;
-use super::listeners::Listener;
+use super::connection::{Connection, ConnectionState, Peer, Place, refuse};
+use super::guard::{self, Rules};
+use super::host::HostNames;
+use super::http2;
+use super::listeners::{Listener, Speaks};
+use super::security_headers;
+use super::tls_stream::{self, Protocol};
 use crate::api::error::{Problem, problem};
-use crate::config::{Config, Limits};
+use crate::config::{ClientCertificates, Config};
 use crate::web::Pages;
 
 /// Connections at a time on the device's own socket.
@@ -54,7 +63,7 @@ const POLL: Duration = Duration::from_millis(20);
 struct Setup {
     core: Arc<Core>,
     pages: Arc<Pages>,
-    limits: Arc<Limits>,
+    rules: Arc<Rules>,
     /// Connections of this generation, the device's own included.
     connections: Arc<AtomicUsize>,
     refusals: Arc<AtomicUsize>,
@@ -82,7 +91,11 @@ impl Generation {
         let setup = Setup {
             core: Arc::clone(core),
             pages: Arc::new(Pages::new(&core.mounts, &config.overlay)),
-            limits: Arc::new(config.limits.clone()),
+            rules: Arc::new(Rules {
+                limits: Arc::new(config.limits.clone()),
+                names: HostNames::new(&config.server.host_names),
+                in_clear: config.http.content,
+            }),
             connections: Arc::default(),
             refusals: Arc::default(),
             close_idle: close_idle_seen,
@@ -97,7 +110,14 @@ impl Generation {
         for listener in listeners {
             let socket: TcpListener = listener.socket.try_clone()?;
             let setup = setup.clone();
-            server = server.listen("http", socket, move || tcp_service(setup.clone()))?;
+            server = match listener.speaks {
+                Speaks::Http => {
+                    server.listen("http", socket, move || http_service(setup.clone()))?
+                }
+                Speaks::Https(clients) => server.listen("https", socket, move || {
+                    https_service(setup.clone(), clients)
+                })?,
+            };
         }
         server = server.listen_uds("control", control.try_clone()?, move || {
             control_service(setup.clone())
@@ -169,30 +189,143 @@ impl Generation {
     }
 }
 
-type Admitted<T> = (Connection<T>, Option<std::net::SocketAddr>);
+type Admitted<T> = (Connection<T>, Option<SocketAddr>);
 
-fn tcp_service(
+fn http_service(
     setup: Setup,
 ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 {
-    let http = http_service(&setup);
-    fn_service(move |io: TcpStream| {
-        let admitted = admit(&setup, io);
-        async move { admitted }
+    let application = application(&setup);
+    fn_factory(move || {
+        let setup = setup.clone();
+        let app = application.new_service(());
+        async move {
+            let http1 = Rc::new(http1(setup.clone(), Rc::new(app.await?), false).await?);
+            Ok(fn_service(move |io: TcpStream| {
+                let admitted = admit(&setup, io);
+                let http1 = Rc::clone(&http1);
+                async move { http1.call(admitted?).await }
+            }))
+        }
     })
-    .and_then(http)
 }
 
 fn control_service(
     setup: Setup,
 ) -> impl ServiceFactory<UnixStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
 {
-    let http = http_service(&setup);
-    fn_service(move |io: UnixStream| {
-        let admitted = admit_control(&setup, io);
-        async move { admitted }
+    let application = application(&setup);
+    fn_factory(move || {
+        let setup = setup.clone();
+        let app = application.new_service(());
+        async move {
+            let http1 = Rc::new(http1(setup.clone(), Rc::new(app.await?), false).await?);
+            Ok(fn_service(move |io: UnixStream| {
+                let admitted = admit_control(&setup, io);
+                let http1 = Rc::clone(&http1);
+                async move { http1.call(admitted?).await }
+            }))
+        }
     })
-    .and_then(http)
+}
+
+fn https_service(
+    setup: Setup,
+    clients: ClientCertificates,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
+{
+    let application = application(&setup);
+    fn_factory(move || {
+        let setup = setup.clone();
+        let app = application.new_service(());
+        async move {
+            let app = Rc::new(app.await?);
+            let http1 = Rc::new(http1(setup.clone(), Rc::clone(&app), true).await?);
+            Ok(fn_service(move |io: TcpStream| {
+                let setup = setup.clone();
+                let (app, http1) = (Rc::clone(&app), Rc::clone(&http1));
+                async move { serve_tls(setup, clients, app, http1, io).await }
+            }))
+        }
+    })
+}
+
+/// Serves one connection over TLS to its end.
+async fn serve_tls<A, H>(
+    setup: Setup,
+    clients: ClientCertificates,
+    app: Rc<A>,
+    http1: Rc<H>,
+    io: TcpStream,
+) -> Result<(), DispatchError>
+where
+    A: Service<Request, Response = ServiceResponse<BoxBody>, Error = Response<BoxBody>> + 'static,
+    H: Service<Admitted<TlsStream<TcpStream>>, Response = (), Error = DispatchError>,
+{
+    let peer = io.peer_addr().ok();
+    // As for HTTP in clear.
+    let _ = io.set_nodelay(true);
+    let config = setup.core.tls.server_config(clients);
+    let limits = &setup.rules.limits;
+    let limit = limits.max_connections;
+    let Some(place) = Place::take(&setup.core.connections, &setup.connections, limit) else {
+        note_full(&setup, peer);
+        return refuse_tls(&setup, config, io).await;
+    };
+    let mut close_idle = setup.close_idle.clone();
+    let header = Duration::from_secs(limits.header_seconds);
+    let accepted = tokio::select! {
+        accepted = tls_stream::accept(io, config, header) => accepted,
+        // Before a request there is nothing to lose.
+        _ = close_idle.wait_for(|close| *close) => Err(String::from("the service stopped during the handshake")),
+    };
+    let (stream, protocol) = match accepted {
+        Ok(accepted) => accepted,
+        Err(reason) => {
+            log::debug!("{}: {reason}", Peer(peer));
+            return Ok(());
+        }
+    };
+    let chain = stream.get_ref().1.peer_certificates();
+    let client = chain.and_then(|chain| setup.core.tls.client_identity(chain));
+    let connection = Connection::new(stream, Some(place), peer, limits);
+    let state = connection.state();
+    state.mark_secure(client);
+    match protocol {
+        Protocol::None => Ok(()),
+        Protocol::Http1 => http1.call((connection, peer)).await,
+        Protocol::Http2 => {
+            state.mark_http2();
+            let handle = |request| {
+                handle(
+                    &setup.core,
+                    &setup.rules,
+                    &*app,
+                    Some(Rc::clone(&state)),
+                    request,
+                )
+            };
+            http2::serve(connection, peer, limits, close_idle, handle)
+                .await
+                .map_err(|error| DispatchError::Io(io::Error::other(error)))
+        }
+    }
+}
+
+/// Passes a request by the guard to the routes and pages, and the answer back.
+fn handle<A>(
+    core: &Arc<Core>,
+    rules: &Rules,
+    app: &A,
+    connection: Option<Rc<ConnectionState>>,
+    request: Request,
+) -> impl Future<Output = Response<guard::Tracked>> + use<A>
+where
+    A: Service<Request, Response = ServiceResponse<BoxBody>, Error = Response<BoxBody>> + 'static,
+{
+    let (guarded, request) = guard::begin(core, rules, connection, request);
+    let called = request.map(|request| guard::catch(|| app.call(request)));
+    guarded.finish(called)
 }
 
 /// Gives a connection its place, or answers that there is none.
@@ -201,36 +334,73 @@ fn admit(setup: &Setup, io: TcpStream) -> Result<Admitted<TcpStream>, DispatchEr
     // Answers are small and whole; waiting to fill a segment only delays them. It fails on a
     // connection that is already gone, which the first read will say.
     let _ = io.set_nodelay(true);
-    let limit = setup.limits.max_connections;
+    let limit = setup.rules.limits.max_connections;
     match Place::take(&setup.core.connections, &setup.connections, limit) {
-        Some(place) => Ok((Connection::new(io, Some(place), peer, &setup.limits), peer)),
+        Some(place) => Ok((
+            Connection::new(io, Some(place), peer, &setup.rules.limits),
+            peer,
+        )),
         None => {
-            setup.core.connection_limit_reached.note(|times| {
-                log::warn!(
-                    "{}: refused, limits.max_connections is {limit} ({times} refused since the last such line)",
-                    Peer(peer)
-                );
-            });
-            refuse_connection(setup, io);
+            note_full(setup, peer);
+            if let Some(refusal) = Refusal::begin(setup) {
+                actix_rt::spawn(async move {
+                    refuse(io, no_place()).await;
+                    drop(refusal);
+                });
+            }
             Err(full())
         }
     }
 }
 
-fn refuse_connection(setup: &Setup, io: TcpStream) {
-    let refusals = Arc::clone(&setup.refusals);
-    if refusals.fetch_add(1, Ordering::SeqCst) < MAX_REFUSALS {
-        let answer = Problem::new(
-            actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
-            "the device serves as many connections as it may; ask again in a moment",
-        )
-        .to_http1();
-        actix_rt::spawn(async move {
-            refuse(io, answer).await;
-            refusals.fetch_sub(1, Ordering::SeqCst);
-        });
-    } else {
-        refusals.fetch_sub(1, Ordering::SeqCst);
+fn note_full(setup: &Setup, peer: Option<SocketAddr>) {
+    let limit = setup.rules.limits.max_connections;
+    setup.core.connection_limit_reached.note(|times| {
+        log::warn!(
+            "{}: refused, limits.max_connections is {limit} ({times} refused since the last such line)",
+            Peer(peer)
+        );
+    });
+}
+
+fn no_place() -> Bytes {
+    Problem::new(
+        actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
+        "the device serves as many connections as it may; ask again in a moment",
+    )
+    .to_http1(&security_headers::ALL)
+}
+
+/// A refusal has to be encrypted, too. It is said in HTTP/1.1, whatever else the client speaks.
+async fn refuse_tls(
+    setup: &Setup,
+    config: Arc<ServerConfig>,
+    io: TcpStream,
+) -> Result<(), DispatchError> {
+    let Some(_refusal) = Refusal::begin(setup) else {
+        return Err(full());
+    };
+    let mut config = ServerConfig::clone(&config);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    if let Ok((stream, _)) = tls_stream::accept(io, Arc::new(config), DISCONNECT).await {
+        refuse(stream, no_place()).await;
+    }
+    Err(full())
+}
+
+/// One of a bounded number of refusals on their way.
+struct Refusal(Arc<AtomicUsize>);
+
+impl Refusal {
+    fn begin(setup: &Setup) -> Option<Self> {
+        let refusal = Self(Arc::clone(&setup.refusals));
+        (refusal.0.fetch_add(1, Ordering::SeqCst) < MAX_REFUSALS).then_some(refusal)
+    }
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -238,7 +408,7 @@ fn admit_control(setup: &Setup, io: UnixStream) -> Result<Admitted<UnixStream>, 
     let taken = &setup.core.control_connections;
     match Place::take(taken, &setup.connections, MAX_CONTROL_CONNECTIONS) {
         Some(place) => {
-            let connection = Connection::new(io, Some(place), None, &setup.limits);
+            let connection = Connection::new(io, Some(place), None, &setup.rules.limits);
             connection.state().mark_local();
             Ok((connection, None))
         }
@@ -250,25 +420,26 @@ fn full() -> DispatchError {
     DispatchError::Io(io::Error::other("no place for another connection"))
 }
 
-fn http_service<T>(
-    setup: &Setup,
-) -> impl ServiceFactory<Admitted<T>, Config = (), Response = (), Error = DispatchError, InitError = ()>
-+ use<T>
+/// HTTP/1.1 on connections that have their place.
+async fn http1<T, A>(
+    setup: Setup,
+    app: Rc<A>,
+    is_tls: bool,
+) -> Result<impl Service<Admitted<T>, Response = (), Error = DispatchError>, ()>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
+    A: Service<Request, Response = ServiceResponse<BoxBody>, Error = Response<BoxBody>> + 'static,
 {
-    let limits = Arc::clone(&setup.limits);
-    let expect_limits = Arc::clone(&setup.limits);
-    let core = Arc::clone(&setup.core);
-    let close_idle = setup.close_idle.clone();
-    let app = apply_fn_factory(application(setup), move |request: Request, app| {
-        let (guarded, request) = guard::begin(&core, &limits, request);
-        let called = request.map(|request| guard::catch(|| app.call(request)));
-        let response = guarded.finish(called);
-        async move { Ok::<_, Response<BoxBody>>(response.await) }
-    });
-    HttpService::build()
-        .keep_alive(Duration::from_secs(setup.limits.keep_alive_seconds))
+    let Setup {
+        core,
+        rules,
+        close_idle,
+        ..
+    } = setup;
+    let expect_limits = Arc::clone(&rules.limits);
+    let keep_alive = Duration::from_secs(rules.limits.keep_alive_seconds);
+    let service = HttpService::build()
+        .keep_alive(keep_alive)
         // The header's time is Connection's business, on every request and not only on the first.
         .client_request_timeout(Duration::ZERO)
         .client_disconnect_timeout(DISCONNECT)
@@ -284,15 +455,15 @@ where
         })
         // A client that asks before it sends learns at once that its body is too large.
         .expect(fn_service(move |request: Request| {
-            let refusal = guard::body_too_large(&request, &expect_limits);
-            async move {
-                match refusal {
-                    Some(problem) => Err(actix_web::ResponseError::error_response(&problem).into()),
-                    None => Ok::<_, Response<BoxBody>>(request),
-                }
-            }
+            let refusal = guard::refuse_body(&request, &expect_limits, is_tls);
+            async move { refusal.map_or(Ok::<_, Response<BoxBody>>(request), Err) }
         }))
-        .h1(app)
+        .h1(fn_service(move |request: Request| {
+            let connection = request.conn_data::<Rc<ConnectionState>>().cloned();
+            let response = handle(&core, &rules, &*app, connection, request);
+            async move { Ok::<_, Response<BoxBody>>(response.await) }
+        }));
+    service.new_service(()).await
 }
 
 /// The routes and pages as an actix application whose errors are responses.
@@ -307,7 +478,7 @@ fn application(
 > + use<> {
     let core = Data::from(Arc::clone(&setup.core));
     let pages = Arc::clone(&setup.pages);
-    let limit = setup.limits.max_body_bytes;
+    let limit = setup.rules.limits.max_body_bytes;
     let app = App::new()
         .app_data(core.clone())
         .app_data(web::PayloadConfig::new(limit))

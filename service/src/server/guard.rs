@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use actix_http::error::PayloadError;
 use actix_http::{ConnectionType, HttpMessage, Payload, Request, Response};
-use actix_web::ResponseError;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::{Method, StatusCode, Version, header};
+use actix_web::{HttpResponse, ResponseError};
 use bytes::Bytes;
 use futures_core::Stream;
 use percent_encoding::percent_decode_str;
@@ -26,21 +26,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::Core;
 use super::authorize::authorize;
 use super::connection::{ConnectionState, Peer};
+use super::host::HostNames;
+use super::{in_clear, security_headers};
 use crate::api::error::Problem;
 use crate::api::is_health_path;
-use crate::config::Limits;
-
-/// Sent with every answer that does not say otherwise. The pages load nothing from elsewhere and
-/// run no inline script (OWASP Secure Headers Project).
-const SECURITY_HEADERS: [(header::HeaderName, &str); 4] = [
-    (
-        header::CONTENT_SECURITY_POLICY,
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
-    ),
-    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::X_FRAME_OPTIONS, "DENY"),
-    (header::REFERRER_POLICY, "no-referrer"),
-];
+use crate::config::{HttpContent, Limits};
 
 /// One request, from its header to the last byte of its answer.
 pub(super) struct Ticket {
@@ -99,7 +89,7 @@ pub(super) struct Guarded {
     core: Arc<Core>,
     limits: Arc<Limits>,
     ticket: Ticket,
-    refusal: Option<Problem>,
+    refusal: Option<Response<BoxBody>>,
     body: Option<Rc<BodyState>>,
     peer: Peer,
     version: Version,
@@ -107,15 +97,24 @@ pub(super) struct Guarded {
     path: String,
 }
 
+/// What a generation's configuration says about every request.
+pub(super) struct Rules {
+    pub(super) limits: Arc<Limits>,
+    pub(super) names: Arc<HostNames>,
+    /// What is answered in clear.
+    pub(super) in_clear: HttpContent,
+}
+
 /// Takes a request in. It comes back, its body bounded, if a handler shall see it.
 pub(super) fn begin(
     core: &Arc<Core>,
-    limits: &Arc<Limits>,
+    rules: &Rules,
+    connection: Option<Rc<ConnectionState>>,
     request: Request,
 ) -> (Guarded, Option<Request>) {
-    let connection = request.conn_data::<Rc<ConnectionState>>().cloned();
+    let limits = &rules.limits;
+    let early = refuse_early(core, rules, connection.as_deref(), &request);
     let ticket = Ticket::new(core, connection);
-    let refusal = refuse_early(core, limits, &request);
     let peer = Peer(request.peer_addr());
     let version = request.version();
     let method = request.method().clone();
@@ -125,7 +124,7 @@ pub(super) fn begin(
         core: Arc::clone(core),
         limits: Arc::clone(limits),
         ticket,
-        refusal,
+        refusal: early,
         body,
         peer,
         version,
@@ -172,6 +171,8 @@ impl Guarded {
         }
         // What is left of the body is not read to find the next request behind it.
         let unread = self.body.as_ref().is_some_and(|body| !body.complete.get());
+        // Over HTTP/2 the stream alone is reset, by h2.
+        let unread = unread && self.version < Version::HTTP_2;
         if unread && let Some(connection) = &self.ticket.connection {
             connection.close_after_answer();
         }
@@ -187,7 +188,8 @@ impl Guarded {
                 .head_mut()
                 .set_connection_type(ConnectionType::Close);
         }
-        add_security_headers(&mut response);
+        let is_tls = self.ticket.connection.as_ref().is_some_and(|c| c.is_tls());
+        security_headers::add(response.headers_mut(), is_tls);
         log::debug!(
             "{}: {} {} {}",
             self.peer,
@@ -202,8 +204,8 @@ impl Guarded {
     }
 
     fn refusal(&mut self) -> Response<BoxBody> {
-        let problem = self.refusal.take().unwrap_or_else(Problem::not_found);
-        problem.error_response().into()
+        let refusal = self.refusal.take();
+        refusal.unwrap_or_else(|| Problem::not_found().error_response().into())
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> Response<BoxBody> {
@@ -226,38 +228,62 @@ impl Guarded {
     }
 }
 
-fn add_security_headers(response: &mut Response<BoxBody>) {
-    for (name, value) in SECURITY_HEADERS {
-        if !response.headers().contains_key(&name) {
-            let value = header::HeaderValue::from_static(value);
-            response.headers_mut().insert(name, value);
-        }
+/// Whether the request is answered before any handler sees it.
+fn refuse_early(
+    core: &Core,
+    rules: &Rules,
+    connection: Option<&ConnectionState>,
+    request: &Request,
+) -> Option<Response<BoxBody>> {
+    match check(core, rules, connection, request) {
+        Ok(None) => None,
+        Ok(Some(response)) => Some(response.into()),
+        Err(problem) => Some(problem.error_response().into()),
     }
 }
 
-/// Whether the request is answered before any handler sees it.
-fn refuse_early(core: &Core, limits: &Limits, request: &Request) -> Option<Problem> {
+fn check(
+    core: &Core,
+    rules: &Rules,
+    connection: Option<&ConnectionState>,
+    request: &Request,
+) -> Result<Option<HttpResponse>, Problem> {
     let path = request.path();
     if core.lifecycle.is_draining() && !is_health_path(path) {
-        return Some(Problem::new(
+        return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "the service is stopping; ask again when it has started",
         ));
     }
+    let is_local = connection.is_some_and(ConnectionState::is_local);
+    if !is_local {
+        let host = rules.names.check(request, &core.tls)?;
+        let in_clear = !connection.is_some_and(ConnectionState::is_private);
+        if in_clear && rules.in_clear == HttpContent::Redirect && !is_health_path(path) {
+            return in_clear::answer(core, request, host).map(Some);
+        }
+    }
     // SECURITY: actix-web looks for the route behind the decoded path.
     let decoded = percent_decode_str(path).decode_utf8_lossy();
-    let connection = request.conn_data::<Rc<ConnectionState>>();
-    match authorize(core, connection.map(|c| &**c), request, &decoded) {
-        Ok(principal) => {
-            request.extensions_mut().insert(principal);
-        }
-        Err(problem) => return Some(problem),
-    }
-    body_too_large(request, limits)
+    let principal = authorize(core, connection, request, &decoded)?;
+    request.extensions_mut().insert(principal);
+    body_too_large(request, &rules.limits).map_or(Ok(None), Err)
+}
+
+/// The answer to somebody who asks whether a body may come (`Expect: 100-continue`) that may not.
+pub(super) fn refuse_body(
+    request: &Request,
+    limits: &Limits,
+    is_tls: bool,
+) -> Option<Response<BoxBody>> {
+    let problem = body_too_large(request, limits)?;
+    let mut response: Response<BoxBody> = problem.error_response().into();
+    security_headers::add(response.headers_mut(), is_tls);
+    Some(response)
 }
 
 /// 413 by `Content-Length`, before a byte of the body is read.
-pub(super) fn body_too_large(request: &Request, limits: &Limits) -> Option<Problem> {
+fn body_too_large(request: &Request, limits: &Limits) -> Option<Problem> {
     let length = request.headers().get(header::CONTENT_LENGTH)?;
     let length: u64 = length.to_str().ok()?.trim().parse().ok()?;
     (length > limits.max_body_bytes as u64).then(|| Problem::body_too_large(limits.max_body_bytes))

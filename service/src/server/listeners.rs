@@ -11,7 +11,7 @@ use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::port_owner;
-use crate::config::{HttpConfig, PortWhenBusy};
+use crate::config::{ClientCertificates, Config, PortWhenBusy, TlsMode};
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 128;
@@ -22,6 +22,8 @@ const BACKLOG: i32 = 128;
 pub enum Scheme {
     /// HTTP/1.1 in clear.
     Http,
+    /// HTTP/2 and HTTP/1.1 over TLS.
+    Https,
 }
 
 /// Why a socket could not be had. Each text is one line that says which one and what to do.
@@ -29,10 +31,12 @@ pub enum Scheme {
 pub enum ListenError {
     /// Another process has the port.
     #[error(
-        "{address} is taken{}; free it, or set http.port or http.port_when_busy",
+        "{address} is taken{}; free it, or set {table}.port or {table}.port_when_busy",
         by(owner)
     )]
     Busy {
+        /// The table of the configuration that asks for it.
+        table: &'static str,
         /// The address.
         address: SocketAddr,
         /// Process id and name, where `/proc` shows them.
@@ -40,9 +44,11 @@ pub enum ListenError {
     },
     /// Every port of the range is taken.
     #[error(
-        "{address} and every port from {first} to {last} are taken; free one, or set http.port_when_busy"
+        "{address} and every port from {first} to {last} are taken; free one, or set {table}.port_when_busy"
     )]
     RangeBusy {
+        /// The table of the configuration that asks for it.
+        table: &'static str,
         /// The address that was asked for first.
         address: SocketAddr,
         /// The range's first port.
@@ -98,49 +104,143 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// A listener as a configuration wants it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Wanted {
+    /// The table of the configuration that asks for it.
+    table: &'static str,
+    address: SocketAddr,
+    port_when_busy: PortWhenBusy,
+    speaks: Speaks,
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// HTTP/1.1 in clear.
+    Http,
+    /// HTTP over TLS, with or without certificates of clients.
+    Https(ClientCertificates),
+}
+
+impl Speaks {
+    pub(super) fn scheme(self) -> Scheme {
+        match self {
+            Self::Http => Scheme::Http,
+            Self::Https(_) => Scheme::Https,
+        }
+    }
+}
+
+/// Every listener that `config` asks for, the one in clear first.
+pub(super) fn wanted(config: &Config) -> Vec<Wanted> {
+    let mut all = Vec::new();
+    if config.http.enabled && config.tls.mode == TlsMode::Permissive {
+        all.push(Wanted {
+            table: "http",
+            address: config.http.socket_addr(),
+            port_when_busy: config.http.port_when_busy,
+            speaks: Speaks::Http,
+        });
+    }
+    if config.https.enabled {
+        all.push(Wanted {
+            table: "https",
+            address: config.https.socket_addr(),
+            port_when_busy: config.https.port_when_busy,
+            speaks: Speaks::Https(config.https.client_certificates),
+        });
+    }
+    all.extend(config.listener.iter().map(|listener| Wanted {
+        table: "listener",
+        address: listener.socket_addr(),
+        port_when_busy: listener.port_when_busy,
+        speaks: Speaks::Https(listener.client_certificates),
+    }));
+    all
+}
+
 /// A bound TCP socket.
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) address: SocketAddr,
-    pub(super) scheme: Scheme,
-    /// systemd's, which a reload does not touch.
-    pub(super) passed: bool,
+    pub(super) speaks: Speaks,
+    /// What it was bound for; none for systemd's, which a reload does not touch.
+    wanted: Option<Wanted>,
 }
 
 impl Listener {
-    fn new(socket: TcpListener, passed: bool) -> io::Result<Self> {
+    fn new(socket: TcpListener, speaks: Speaks, wanted: Option<Wanted>) -> io::Result<Self> {
         let address = socket.local_addr()?;
         Ok(Self {
             socket,
             address,
-            scheme: Scheme::Http,
-            passed,
+            speaks,
+            wanted,
+        })
+    }
+
+    /// Whether systemd passed it.
+    pub(super) fn is_passed(&self) -> bool {
+        self.wanted.is_none()
+    }
+
+    /// The same socket once more.
+    fn again(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            address: self.address,
+            speaks: self.speaks,
+            wanted: self.wanted.clone(),
         })
     }
 }
 
-/// Binds the listener in clear, by the policy for a busy port.
-pub(super) fn bind_http(config: &HttpConfig) -> Result<Listener, ListenError> {
-    let address = config.socket_addr();
+/// Binds every listener that `config` asks for; those of `open` that it asks for, too, are taken on.
+pub(super) fn bind_all(config: &Config, open: &[Listener]) -> Result<Vec<Listener>, ListenError> {
+    wanted(config)
+        .into_iter()
+        .map(|wanted| {
+            let is_open = |listener: &&Listener| listener.wanted.as_ref() == Some(&wanted);
+            match open.iter().find(is_open) {
+                Some(listener) => listener.again().map_err(|source| ListenError::Refused {
+                    address: wanted.address,
+                    source,
+                }),
+                None => bind_wanted(wanted),
+            }
+        })
+        .collect()
+}
+
+/// Binds a listener by the policy for a busy port.
+fn bind_wanted(wanted: Wanted) -> Result<Listener, ListenError> {
+    let Wanted { table, address, .. } = wanted;
     let refused = |source| ListenError::Refused { address, source };
     let socket = match bind(address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match config.port_when_busy {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match wanted.port_when_busy {
             PortWhenBusy::Fail => {
                 let owner = port_owner::find(address.port());
                 return Err(ListenError::Busy {
+                    table,
                     address,
                     owner: owner.map(|owner| (owner.pid, owner.name)),
                 });
             }
             PortWhenBusy::Any => bind(SocketAddr::new(address.ip(), 0)).map_err(refused)?,
-            PortWhenBusy::Range(first, last) => bind_range(address, first, last)?,
+            PortWhenBusy::Range(first, last) => bind_range(table, address, first, last)?,
         },
         socket => socket.map_err(refused)?,
     };
-    Listener::new(socket, false).map_err(refused)
+    Listener::new(socket, wanted.speaks, Some(wanted)).map_err(refused)
 }
 
-fn bind_range(address: SocketAddr, first: u16, last: u16) -> Result<TcpListener, ListenError> {
+fn bind_range(
+    table: &'static str,
+    address: SocketAddr,
+    first: u16,
+    last: u16,
+) -> Result<TcpListener, ListenError> {
     for port in first..=last {
         let candidate = SocketAddr::new(address.ip(), port);
         match bind(candidate) {
@@ -155,6 +255,7 @@ fn bind_range(address: SocketAddr, first: u16, last: u16) -> Result<TcpListener,
         }
     }
     Err(ListenError::RangeBusy {
+        table,
         address,
         first,
         last,
@@ -198,17 +299,31 @@ fn bind_exactly(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// The TCP listeners that systemd passed, in its order (`sd_listen_fds(3)`).
+/// The TCP listeners that systemd passed, in its order (`sd_listen_fds(3)`). One whose `FileDescriptorName=` is
+/// `http` speaks in clear, every other one TLS.
 #[cfg(feature = "systemd")]
-pub(super) fn passed() -> Result<Vec<Listener>, ListenError> {
+pub(super) fn passed(config: &Config) -> Result<Vec<Listener>, ListenError> {
+    // listenfd takes the variables out of the environment, and does not tell the names.
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':');
     let mut fds = listenfd::ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..fds.len() {
+        let speaks = match names.next() {
+            Some("http") => Speaks::Http,
+            _ => Speaks::Https(config.https.client_certificates),
+        };
         let socket = fds
             .take_tcp_listener(index)
             .map_err(|source| ListenError::Passed { index, source })?;
         if let Some(socket) = socket {
-            let listener = Listener::new(socket, true)
+            if speaks == Speaks::Http && config.tls.mode == TlsMode::Strict {
+                log::warn!(
+                    "systemd passed socket {index} for HTTP in clear; tls.mode is STRICT, it is closed"
+                );
+                continue;
+            }
+            let listener = Listener::new(socket, speaks, None)
                 .map_err(|source| ListenError::Passed { index, source })?;
             listeners.push(listener);
         }
@@ -217,7 +332,7 @@ pub(super) fn passed() -> Result<Vec<Listener>, ListenError> {
 }
 
 #[cfg(not(feature = "systemd"))]
-pub(super) fn passed() -> Result<Vec<Listener>, ListenError> {
+pub(super) fn passed(_: &Config) -> Result<Vec<Listener>, ListenError> {
     Ok(Vec::new())
 }
 

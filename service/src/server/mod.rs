@@ -5,13 +5,18 @@ mod connection;
 mod endpoints;
 mod generation;
 mod guard;
+mod host;
+mod http2;
+mod in_clear;
 mod lifecycle;
 mod listeners;
 mod port_owner;
 mod readiness;
 mod run;
+mod security_headers;
 mod service_manager;
 mod throttle;
+mod tls_stream;
 
 pub use endpoints::Endpoint;
 pub use listeners::{ListenError, Scheme};
@@ -19,7 +24,7 @@ pub use listeners::{ListenError, Scheme};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU16, AtomicUsize};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, mpsc};
 
 use rust_embed::Embed;
@@ -45,9 +50,20 @@ pub(crate) struct Core {
     pub(crate) auth: Auth,
     groups: Vec<RouteGroup>,
     mounts: Vec<Mount>,
+    /// Where redirections lead; 0 when nothing is listened on over TLS.
+    https_port: AtomicU16,
     connections: Arc<AtomicUsize>,
     control_connections: Arc<AtomicUsize>,
     connection_limit_reached: Throttle,
+}
+
+impl Core {
+    /// Takes up a new configuration, as far as it is not a generation's.
+    fn reconfigure(&self, config: &Config) -> Result<(), StartError> {
+        self.tls.reconfigure(config)?;
+        self.auth.reconfigure(config)?;
+        Ok(())
+    }
 }
 
 /// The service. Made by [`Server::builder`].
@@ -172,6 +188,7 @@ impl ServerBuilder {
             auth: Auth::open(&self.config)?,
             groups,
             mounts: self.mounts,
+            https_port: AtomicU16::new(0),
             connections: Arc::default(),
             control_connections: Arc::default(),
             connection_limit_reached: Throttle::default(),

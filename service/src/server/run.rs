@@ -1,6 +1,7 @@
 //! The thread that runs the service: starts it, and does what the handle asks until the end.
 
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::time::{Instant, interval, sleep_until};
 
 use super::endpoints::{self, Endpoint};
 use super::generation::Generation;
-use super::listeners::{self, Listener};
+use super::listeners::{self, Listener, Scheme};
 use super::service_manager::ServiceManager;
 use super::{Command, Core, End, ReloadError, ServeError, ServerHandle, StartError};
 use crate::config::Config;
@@ -95,12 +96,12 @@ pub(super) fn start(
 
 fn bind(config: &Config, systemd: bool) -> Result<Vec<Listener>, StartError> {
     let passed = if systemd {
-        listeners::passed()?
+        listeners::passed(config)?
     } else {
         Vec::new()
     };
     if passed.is_empty() {
-        Ok(vec![listeners::bind_http(&config.http)?])
+        Ok(listeners::bind_all(config, &[])?)
     } else {
         Ok(passed)
     }
@@ -150,11 +151,16 @@ impl Running {
         let endpoints: Vec<Endpoint> = self
             .listeners
             .iter()
-            .map(|listener| Endpoint::new(listener.scheme, listener.address))
+            .map(|listener| Endpoint::new(listener.speaks.scheme(), listener.address))
             .collect();
         let path = self.config.server.endpoints_file();
         endpoints::write(&path, &endpoints)
             .map_err(|source| StartError::EndpointsFile { path, source })?;
+        let https = endpoints
+            .iter()
+            .find(|endpoint| endpoint.scheme == Scheme::Https);
+        let port = https.map_or(0, |endpoint| endpoint.port);
+        self.core.https_port.store(port, Ordering::Relaxed);
         for endpoint in &endpoints {
             log::info!("listening on {endpoint}");
         }
@@ -260,18 +266,25 @@ impl Running {
         if config.server.runtime_dir != self.config.server.runtime_dir {
             return Err(ReloadError::RuntimeDir);
         }
-        let passed = self.listeners.iter().any(|listener| listener.passed);
-        let new_listener = if config.http == self.config.http {
-            None
-        } else if passed {
-            log::warn!("what the table http says is not used: systemd passes the sockets");
-            None
+        let is_passed = self.listeners.iter().any(Listener::is_passed);
+        let new_listeners = if !is_passed {
+            Some(listeners::bind_all(&config, &self.listeners).map_err(StartError::from)?)
         } else {
-            Some(listeners::bind_http(&config.http).map_err(StartError::from)?)
+            let asks = listeners::wanted(&config) != listeners::wanted(&self.config);
+            if asks {
+                log::warn!("what is said of listeners is not used: systemd passes the sockets");
+            }
+            None
         };
+        self.core
+            .reconfigure(&config)
+            .inspect_err(|_| {
+                // What one part has taken up it gives back; it was in force a moment ago.
+                let _ = self.core.reconfigure(&self.config);
+            })
+            .map_err(ReloadError::from)?;
         let old_config = std::mem::replace(&mut self.config, config);
-        let old_listeners =
-            new_listener.map(|new| std::mem::replace(&mut self.listeners, vec![new]));
+        let old_listeners = new_listeners.map(|new| std::mem::replace(&mut self.listeners, new));
         let started = self
             .publish()
             .and_then(|()| self.start_generation().map_err(StartError::Thread));
@@ -289,6 +302,9 @@ impl Running {
             }
             Err(error) => {
                 self.config = old_config;
+                if let Err(error) = self.core.reconfigure(&self.config) {
+                    log::error!("what was in force cannot be put back whole: {error}");
+                }
                 if let Some(old) = old_listeners {
                     self.listeners = old;
                     self.publish()?;

@@ -76,6 +76,11 @@ impl Tls {
         None
     }
 
+    /// The answer to an ACME authority that asks for `token` (RFC 8555, section 8.3).
+    pub(crate) fn http_challenge(&self, _token: &str) -> Option<String> {
+        None
+    }
+
     /// The host names in the certificate that is presented, in lower case. Costs a clone of an `Arc`.
     pub(crate) fn names(&self) -> Arc<BTreeSet<String>> {
         Arc::default()

@@ -1,6 +1,7 @@
 //! The real binary, started on free ports, and a client that says exactly what a test wants said.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod https;
 pub mod rsyslogd;
 
 use std::fs;
@@ -87,14 +88,28 @@ impl Drop for TempDir {
     }
 }
 
-/// A configuration that keeps everything in `directory` and logs to standard error; `more` comes after.
-pub fn config_text(directory: &Path, more: &str) -> String {
+/// A configuration that keeps everything in `directory`, logs to standard error, and answers on free ports of the
+/// loopback address as a device does: over HTTPS, and in clear only health and redirections. `more` comes after.
+pub fn device_config(directory: &Path, more: &str) -> String {
     let run = directory.join("run");
+    let state = directory.join("state");
     let journal = directory.join("journal");
+    let tls = directory.join("tls");
+    let users = directory.join("users.toml");
     format!(
-        "server.runtime_dir = {run:?}\nlog.journal.directory = {journal:?}\nhttp.address = \"127.0.0.1\"\nhttp.port = 0\n\
-         log.stderr = \"always\"\nlog.filter = \"debug,actix_server=warn\"\nlog.syslog.enabled = false\n{more}\n"
+        "server.runtime_dir = {run:?}\nserver.state_dir = {state:?}\nlog.journal.directory = {journal:?}\n\
+         tls.directory = {tls:?}\nauth.provisioned_users = {users:?}\n\
+         http.address = \"127.0.0.1\"\nhttp.port = 0\nhttps.address = \"127.0.0.1\"\nhttps.port = 0\n\
+         log.stderr = \"always\"\nlog.filter = \"debug,actix_server=warn,rustls=info,h2=info\"\n\
+         log.syslog.enabled = false\n{more}\n"
     )
+}
+
+/// The same without TLS: what is public is answered in clear, so that a test sees each byte.
+pub fn config_text(directory: &Path, more: &str) -> String {
+    let in_clear =
+        "https.enabled = false\nhttp.content = \"public\"\nserver.host_names = [\"device\"]";
+    device_config(directory, &format!("{in_clear}\n{more}"))
 }
 
 /// A running `edgeweb serve`, ended with the test.
@@ -108,6 +123,19 @@ impl Service {
     /// Starts it with `more` configuration and waits until its health command says that it is well.
     pub fn start(more: &str) -> Self {
         Self::start_in(TempDir::new(), more, |_| {})
+    }
+
+    /// Starts it as a device has it, with HTTPS; `more` is configuration that comes after.
+    pub fn start_device(more: &str) -> Self {
+        let directory = TempDir::new();
+        let text = device_config(directory.path(), more);
+        Self::start_with(directory, text, |_| {})
+    }
+
+    /// Where it answers over TLS.
+    pub fn https(&self) -> SocketAddr {
+        let found = endpoint(self.directory.path(), "https");
+        found.expect("an endpoint over TLS")
     }
 
     /// Starts it in `directory`; `prepare` may change the command, its environment for instance.
@@ -233,6 +261,17 @@ pub fn endpoints(directory: &Path) -> Vec<SocketAddr> {
             SocketAddr::new(endpoint["address"].as_str().unwrap().parse().unwrap(), port)
         })
         .collect()
+}
+
+/// The first address in `endpoints.json` under `directory` where `scheme` is spoken.
+pub fn endpoint(directory: &Path, scheme: &str) -> Option<SocketAddr> {
+    let text = fs::read_to_string(directory.join("run/endpoints.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let all = file["endpoints"].as_array().unwrap();
+    let found = all
+        .iter()
+        .position(|endpoint| endpoint["scheme"] == scheme)?;
+    Some(endpoints(directory)[found])
 }
 
 /// What came back for a request.
