@@ -76,12 +76,18 @@ where
             accepted = connection.accept() => match accepted {
                 None => return Ok(()),
                 Some(Err(error)) => return Err(error),
-                Some(Ok((request, respond))) => {
+                Some(Ok((request, mut respond))) => {
                     let head_only = request.method() == Method::HEAD;
                     let answer = handle(convert(request, peer));
                     let busy = activity.begin();
                     actix_rt::spawn(async move {
-                        let sent = send(answer.await, respond, head_only, write).await;
+                        // A request that its client took back is not worked on any longer: its place among the
+                        // streams is free again, and handlers must not pile up (CVE-2023-44487).
+                        let answer = tokio::select! {
+                            answer = answer => answer,
+                            _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+                        };
+                        let sent = send(answer, respond, head_only, write).await;
                         if let Err(error) = sent {
                             log::debug!("an answer over HTTP/2 ended early: {error}");
                         }
