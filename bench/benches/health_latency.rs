@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use edgeweb::config::{Config, StderrLog, Transport};
+use edgeweb::config::{Config, HttpContent, StderrLog, Transport};
 use edgeweb::logging::Severity;
 use edgeweb::{Server, logging};
 
@@ -34,6 +34,9 @@ fn serve(kind: &str, directory: &Path) {
     config.server.runtime_dir = directory.join("run");
     config.http.address = [127, 0, 0, 1].into();
     config.http.port = 0;
+    config.http.content = HttpContent::Public;
+    config.https.enabled = false;
+    config.server.state_dir = directory.join("state");
     let log = &mut config.log;
     log.filter = String::from("debug");
     log.stderr = StderrLog::Never;
@@ -110,7 +113,7 @@ fn load(address: SocketAddr) -> Vec<Duration> {
         for _ in 0..REQUESTS {
             let begin = Instant::now();
             stream
-                .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+                .write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
                 .expect("a request");
             let mut have = 0;
             while !buffer[..have].ends_with(b"}") {
