@@ -257,10 +257,14 @@ fn check(
     }
     let is_local = connection.is_some_and(ConnectionState::is_local);
     if !is_local {
+        let is_in_clear = !connection.is_some_and(ConnectionState::is_private);
+        // An authority asks for the name that it is asked to certify, which need not be known yet.
+        if is_in_clear && let Some(answer) = in_clear::acme_challenge(core, request) {
+            return Ok(Some(answer));
+        }
         let host = rules.names.check(request, &core.tls)?;
-        let in_clear = !connection.is_some_and(ConnectionState::is_private);
-        if in_clear && rules.in_clear == HttpContent::Redirect && !is_health_path(path) {
-            return in_clear::answer(core, request, host).map(Some);
+        if is_in_clear && rules.in_clear == HttpContent::Redirect && !is_health_path(path) {
+            return in_clear::redirect(core, request, host).map(Some);
         }
     }
     // SECURITY: actix-web looks for the route behind the decoded path.

@@ -62,10 +62,13 @@ where
         .max_send_buffer_size(SEND_BUFFER)
         .handshake(io);
     let header = Duration::from_secs(limits.header_seconds);
-    let Ok(connection) = timeout(header, handshake).await else {
-        return Ok(());
+    let mut connection = tokio::select! {
+        connection = timeout(header, handshake) => match connection {
+            Ok(connection) => connection?,
+            Err(_) => return Ok(()),
+        },
+        _ = close_idle.wait_for(|close| *close) => return Ok(()),
     };
-    let mut connection = connection?;
     let idle = Duration::from_secs(limits.keep_alive_seconds.max(1));
     let write = Duration::from_secs(limits.write_seconds);
     let activity = Rc::new(Activity::new());

@@ -13,25 +13,27 @@ use crate::api::error::Problem;
 /// Where an ACME authority asks for its proof (RFC 8555, section 8.3).
 const ACME_CHALLENGE: &str = "/.well-known/acme-challenge/";
 
-/// The answer to `request`, which names `host`.
+/// The proof that an ACME authority asks for, if that is what `request` is about.
+pub(super) fn acme_challenge(core: &Core, request: &Request) -> Option<HttpResponse> {
+    let token = request.path().strip_prefix(ACME_CHALLENGE)?;
+    let answer = core.tls.http_challenge(token)?;
+    Some(
+        HttpResponse::Ok()
+            .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .body(answer),
+    )
+}
+
+/// Where `request`, which names `host`, is to be had over HTTPS.
 ///
 /// # Errors
 /// What cannot be led on, and why.
-pub(super) fn answer(
+pub(super) fn redirect(
     core: &Core,
     request: &Request,
     host: Option<Host>,
 ) -> Result<HttpResponse, Problem> {
-    if let Some(token) = request.path().strip_prefix(ACME_CHALLENGE) {
-        let answer = core.tls.http_challenge(token);
-        return match answer {
-            Some(answer) => Ok(HttpResponse::Ok()
-                .insert_header((header::CONTENT_TYPE, "application/octet-stream"))
-                .insert_header((header::CACHE_CONTROL, "no-store"))
-                .body(answer)),
-            None => Err(Problem::not_found()),
-        };
-    }
     let port = core.https_port.load(Ordering::Relaxed);
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match (host, port) {
