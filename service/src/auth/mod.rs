@@ -1,5 +1,7 @@
 //! Who is asking and what they may do. Knows nothing of HTTP.
 
+#[cfg(feature = "policy")]
+pub(crate) mod policy;
 mod principal;
 mod role;
 

@@ -28,6 +28,16 @@ impl Role {
         }
     }
 
+    /// As it is written everywhere: `guest`, `user`, `admin`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Guest => "guest",
+            Self::User => "user",
+            Self::Admin => "admin",
+        }
+    }
+
     /// The role that `path` asks for.
     #[must_use]
     pub(crate) fn of_path(path: &str) -> Self {

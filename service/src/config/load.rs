@@ -70,7 +70,26 @@ impl Config {
             }
             text => text?,
         };
-        Self::parse(&text, path)
+        let config = Self::parse(&text, path)?;
+        config.check_policy(path)?;
+        Ok(config)
+    }
+
+    /// A policy is code: what is wrong with it should be known before it is needed.
+    fn check_policy(&self, path: &Path) -> Result<(), ConfigError> {
+        #[cfg(feature = "policy")]
+        if !self.auth.policy_file.as_os_str().is_empty() {
+            crate::auth::policy::check(&self.auth.policy_file).map_err(|reason| {
+                ConfigError::OutOfRange {
+                    origin: path.display().to_string(),
+                    key: "auth.policy_file",
+                    reason,
+                }
+            })?;
+        }
+        #[cfg(not(feature = "policy"))]
+        let _ = path;
+        Ok(())
     }
 
     /// Reads `text` as if it stood in `path`, which is only used to say where a mistake is.

@@ -270,6 +270,8 @@ fn check(
     // SECURITY: actix-web looks for the route behind the decoded path.
     let decoded = percent_decode_str(path).decode_utf8_lossy();
     let principal = authorize(core, connection, request, &decoded)?;
+    #[cfg(feature = "policy")]
+    super::policy::narrow(core, connection, request, &decoded, &principal)?;
     request.extensions_mut().insert(principal);
     body_too_large(request, &rules.limits).map_or(Ok(None), Err)
 }

@@ -10,6 +10,8 @@ mod http2;
 mod in_clear;
 mod lifecycle;
 mod listeners;
+#[cfg(feature = "policy")]
+mod policy;
 mod port_owner;
 mod readiness;
 mod run;
@@ -32,6 +34,8 @@ use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::api::own_groups;
 use crate::api::route_group::{PathConflict, RouteGroup, check_conflicts};
+#[cfg(feature = "policy")]
+use crate::auth::policy::Policy;
 use crate::auth::{Auth, AuthError};
 use crate::config::{Config, ConfigError};
 use crate::tls::{Tls, TlsError};
@@ -48,6 +52,10 @@ pub(crate) struct Core {
     pub(crate) readiness: Readiness,
     pub(crate) tls: Tls,
     pub(crate) auth: Auth,
+    #[cfg(feature = "policy")]
+    policy: Policy,
+    #[cfg(feature = "policy")]
+    policy_failed: Throttle,
     groups: Vec<RouteGroup>,
     mounts: Vec<Mount>,
     /// Where redirections lead; 0 when nothing is listened on over TLS.
@@ -62,8 +70,21 @@ impl Core {
     fn reconfigure(&self, config: &Config) -> Result<(), StartError> {
         self.tls.reconfigure(config)?;
         self.auth.reconfigure(config)?;
+        #[cfg(feature = "policy")]
+        self.policy
+            .load(&config.auth.policy_file)
+            .map_err(StartError::Policy)?;
         Ok(())
     }
+}
+
+#[cfg(feature = "policy")]
+fn read_policy(config: &Config) -> Result<Policy, StartError> {
+    let policy = Policy::default();
+    policy
+        .load(&config.auth.policy_file)
+        .map_err(StartError::Policy)?;
+    Ok(policy)
 }
 
 /// The service. Made by [`Server::builder`].
@@ -186,6 +207,10 @@ impl ServerBuilder {
             readiness: Readiness::new(self.checks),
             tls: Tls::open(&self.config)?,
             auth: Auth::open(&self.config)?,
+            #[cfg(feature = "policy")]
+            policy: read_policy(&self.config)?,
+            #[cfg(feature = "policy")]
+            policy_failed: Throttle::default(),
             groups,
             mounts: self.mounts,
             https_port: AtomicU16::new(0),
@@ -324,6 +349,9 @@ pub enum StartError {
     /// What says who somebody is could not be read.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// The policy cannot be read or is none.
+    #[error("{0}")]
+    Policy(String),
     /// A socket could not be bound.
     #[error(transparent)]
     Listen(#[from] ListenError),
