@@ -82,8 +82,8 @@ fn start(configure: impl FnOnce(&mut Config)) -> Running {
             }
         })
         .get(Role::Guest, "/faulty", || async {
-            let answer: Option<&str> = None;
             tokio::time::sleep(Duration::from_millis(10)).await;
+            let answer = std::env::var("EDGEWEB_TEST_PUMP_THAT_IS_NOT_THERE");
             answer.expect("the pump answers")
         })
         .get(Role::Guest, "/large", || async {
