@@ -1,5 +1,6 @@
 //! Who is asking and what they may do. Knows nothing of HTTP.
 
+pub(crate) mod audit;
 #[cfg(feature = "policy")]
 pub(crate) mod policy;
 mod principal;
