@@ -2,11 +2,13 @@
 
 mod about;
 pub(crate) mod caller;
+mod certificate;
 pub(crate) mod error;
 mod health;
 mod logs;
 mod metrics;
 pub(crate) mod route_group;
+mod trust;
 
 pub(crate) use health::is_health_path;
 
@@ -19,5 +21,7 @@ pub(crate) fn own_groups() -> Vec<RouteGroup> {
         about::routes(),
         logs::routes(),
         metrics::routes(),
+        certificate::routes(),
+        trust::routes(),
     ]
 }

@@ -71,6 +71,17 @@ impl RouteGroup {
         self.route(role, Method::PUT, path, handler)
     }
 
+    /// Adds a DELETE route.
+    #[must_use]
+    pub fn delete<F, Args>(self, role: Role, path: &str, handler: F) -> Self
+    where
+        F: Handler<Args> + Send + Sync,
+        Args: FromRequest + 'static,
+        F::Output: Responder + 'static,
+    {
+        self.route(role, Method::DELETE, path, handler)
+    }
+
     /// Adds a route for any method.
     #[must_use]
     pub fn route<F, Args>(self, role: Role, method: Method, path: &str, handler: F) -> Self

@@ -20,6 +20,7 @@ pub use tls::{
     AcmeChallenge, AcmeConfig, ClientCertificates, ClientRole, HttpsConfig, ListenerConfig,
     TlsConfig, TlsMode,
 };
+pub(crate) use validate::is_host_name;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;

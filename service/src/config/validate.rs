@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{AcmeChallenge, Config, TlsMode, Transport, UplinkConfig};
 use crate::logging::Severity;
 use crate::logging::seal::Recipient;
+use crate::tls::is_spiffe_pattern;
 
 /// The key that is out of range, and why.
 type OutOfRange = (&'static str, String);
@@ -89,8 +90,11 @@ impl Config {
                 let reason = String::from("each has either a spiffe_id or a subject");
                 return Err(("tls.client_roles", reason));
             }
-            if !rule.spiffe_id.is_empty() && !rule.spiffe_id.starts_with("spiffe://") {
-                let reason = format!("{:?} does not begin with spiffe://", rule.spiffe_id);
+            if !rule.spiffe_id.is_empty() && !is_spiffe_pattern(&rule.spiffe_id) {
+                let reason = format!(
+                    "{:?} is not spiffe://trust-domain/path, or such with /* at its end",
+                    rule.spiffe_id
+                );
                 return Err(("tls.client_roles", reason));
             }
         }
@@ -197,7 +201,7 @@ fn validate_acme(config: &Config) -> Result<(), OutOfRange> {
 }
 
 /// A name of RFC 1123, section 2.1: labels of letters, digits and hyphens.
-fn is_host_name(name: &str) -> bool {
+pub(crate) fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
