@@ -170,6 +170,8 @@ STEPS = [
         "the crate: unit tests, the real binary over real sockets, the examples",
         (
             "busybox-static",
+            "curl",
+            "faketime",
             "gcc",
             "libc6-dev",
             "openssl",
