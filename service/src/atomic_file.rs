@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 
 /// Puts `content` at `path` with `mode`: temporary file beside it, fsync, rename, fsync of the directory.
@@ -10,6 +10,19 @@ use std::path::Path;
 /// # Errors
 /// What the system said; the old file, if there was one, is then untouched and no temporary one stays.
 pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    write_for(path, content, mode, None)
+}
+
+/// As [`write`], for another user and group than the caller's, which takes root.
+///
+/// # Errors
+/// As [`write`].
+pub(crate) fn write_for(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = directory.join(format!(
@@ -24,6 +37,9 @@ pub(crate) fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
             .truncate(true)
             .mode(mode)
             .open(&temporary)?;
+        if let Some((user, group)) = owner {
+            fchown(&file, Some(user), Some(group))?;
+        }
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;

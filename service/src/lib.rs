@@ -32,8 +32,8 @@ mod web;
 
 pub use api::caller::{Admin, Caller, Guest, RequiredRole, User};
 pub use api::error::Problem;
-pub use api::route_group::RouteGroup;
-pub use auth::{AuthError, Principal, Role, Via};
+pub use api::route_group::{RouteEntry, RouteGroup};
+pub use auth::{AuthError, Password, PasswordError, Principal, Role, UserEntry, UserFile, Via};
 pub use config::Config;
 pub use server::{
     Endpoint, ReloadError, Scheme, ServeError, Server, ServerBuilder, ServerHandle, StartError,

@@ -42,6 +42,7 @@ fn every_command_explains_itself() {
         "health",
         "logpipe",
         "logs",
+        "user",
         "version",
     ] {
         let (status, out, _) = output(&[command, "--help"]);

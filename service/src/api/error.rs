@@ -10,6 +10,8 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::auth::{AuthError, seconds};
+
 /// A problem (RFC 9457) that a handler answers with.
 ///
 /// ```
@@ -23,6 +25,10 @@ use serde::Serialize;
 pub struct Problem {
     status: StatusCode,
     detail: Cow<'static, str>,
+    /// Seconds after which to try again.
+    retry_after: Option<u64>,
+    /// What a 401 says of the token that came.
+    challenge: &'static str,
 }
 
 /// The members of RFC 9457, section 3.1. `type` is absent, which means `about:blank`.
@@ -41,7 +47,16 @@ impl Problem {
         Self {
             status,
             detail: detail.into(),
+            retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
+            // RFC 9110, section 15.5.2, wants one in every 401.
+            challenge: "Bearer",
         }
+    }
+
+    /// Says when to try again, in seconds.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
     }
 
     pub(crate) fn not_found() -> Self {
@@ -52,6 +67,25 @@ impl Problem {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "this route needs somebody who is logged in: POST /api/public/session",
+        )
+    }
+
+    /// A token came, and it is not good (RFC 6750, section 3.1).
+    pub(crate) fn invalid_token() -> Self {
+        Self {
+            challenge: "Bearer error=\"invalid_token\"",
+            ..Self::new(
+                StatusCode::UNAUTHORIZED,
+                "the token is not good, or no longer: POST /api/public/session gives a new one",
+            )
+        }
+    }
+
+    /// Passwords, codes and tokens are not looked at where others can read them.
+    pub(crate) fn only_over_https() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "passwords and tokens are taken only over HTTPS; what was sent in clear others may have read: change it",
         )
     }
 
@@ -74,11 +108,9 @@ impl Problem {
     /// The whole HTTP/1.1 response, for a connection on which no request was read to its end.
     pub(crate) fn to_http1(&self, security_headers: &[(header::HeaderName, &str)]) -> Bytes {
         let body = self.json();
-        let retry = if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            "retry-after: 1\r\n"
-        } else {
-            ""
-        };
+        let retry = self
+            .retry_after
+            .map_or_else(String::new, |seconds| format!("retry-after: {seconds}\r\n"));
         let mut head = format!(
             "HTTP/1.1 {} {}\r\ncontent-type: {MEDIA_TYPE}\r\ncontent-length: {}\r\n\
              cache-control: no-store\r\n{retry}connection: close\r\n",
@@ -112,14 +144,45 @@ impl ResponseError for Problem {
         response
             .insert_header((header::CONTENT_TYPE, MEDIA_TYPE))
             .insert_header((header::CACHE_CONTROL, "no-store"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((header::RETRY_AFTER, "1"));
+        if let Some(seconds) = self.retry_after {
+            response.insert_header((header::RETRY_AFTER, seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            // RFC 9110, section 15.5.2, wants one in every 401.
-            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+            response.insert_header((header::WWW_AUTHENTICATE, self.challenge));
         }
         response.body(self.json())
+    }
+}
+
+impl From<AuthError> for Problem {
+    fn from(error: AuthError) -> Self {
+        let text = error.to_string();
+        match error {
+            AuthError::File { .. } | AuthError::Closed(_) | AuthError::Internal(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(60)
+            }
+            AuthError::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(5),
+            AuthError::Delayed(delay) => {
+                Self::new(StatusCode::TOO_MANY_REQUESTS, text).retry_after(seconds(delay))
+            }
+            AuthError::Refused => Self::new(StatusCode::UNAUTHORIZED, text),
+            AuthError::WrongCode
+            | AuthError::RoleTooLarge
+            | AuthError::NotASession
+            | AuthError::NotForApiTokens => Self::new(StatusCode::FORBIDDEN, text),
+            AuthError::NoSuchUser | AuthError::NoSuchToken => {
+                Self::new(StatusCode::NOT_FOUND, text)
+            }
+            AuthError::ClaimClosed
+            | AuthError::Exists
+            | AuthError::LastAdmin
+            | AuthError::OwnPassword
+            | AuthError::Full(_)
+            | AuthError::StateDir => Self::new(StatusCode::CONFLICT, text),
+            AuthError::Name | AuthError::Password(_) | AuthError::GuestRole | AuthError::Expiry => {
+                Self::new(StatusCode::BAD_REQUEST, text)
+            }
+        }
     }
 }
 

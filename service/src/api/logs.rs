@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::caller::{Caller, User};
 use super::error::Problem;
 use super::route_group::RouteGroup;
-use crate::auth::Role;
+use crate::auth::{Principal, Role};
 use crate::logging::Severity;
 use crate::logging::query::{self, Live, LogLine, MAX_LIMIT, NoPlace, QueryError};
 use crate::server::Core;
@@ -162,6 +163,7 @@ fn busy(reason: &'static str) -> Problem {
 }
 
 async fn stream(
+    caller: Caller<User>,
     request: HttpRequest,
     core: Data<Core>,
     Query(asked): Query<StreamQuery>,
@@ -185,12 +187,12 @@ async fn stream(
         NoPlace::Taken => busy("as many read the log as may: log.recent.max_readers"),
     })?;
     let (chunks, receiver) = mpsc::channel(1);
-    actix_web::rt::spawn(feed(live, core, chunks));
+    actix_web::rt::spawn(feed(live, core, (*caller).clone(), chunks));
     Ok(response.streaming(Events(receiver)))
 }
 
-/// Sends what is new until the reader is gone, is too slow, or the service stops.
-async fn feed(mut live: Live, core: Data<Core>, chunks: mpsc::Sender<Bytes>) {
+/// Sends what is new until the reader is gone, is too slow or has logged out, or the service stops.
+async fn feed(mut live: Live, core: Data<Core>, reader: Principal, chunks: mpsc::Sender<Bytes>) {
     let mut chunk = String::from("retry: 2000\n\n");
     if live.has_missed() {
         chunk.push_str(
@@ -198,7 +200,7 @@ async fn feed(mut live: Live, core: Data<Core>, chunks: mpsc::Sender<Bytes>) {
         );
     }
     let mut last = Instant::now();
-    while !core.lifecycle.is_draining() && !chunks.is_closed() {
+    while !core.lifecycle.is_draining() && !chunks.is_closed() && core.auth.still_holds(&reader) {
         let read = live.read(|line| {
             event(&mut chunk, line);
             chunk.len() < CHUNK

@@ -17,6 +17,7 @@ async fn metrics(core: Data<Core>) -> HttpResponse {
     let mut text = String::new();
     crate::logging::write_metrics(&mut text);
     core.tls.write_metrics(&mut text);
+    core.auth.write_metrics(&mut text);
     HttpResponse::Ok()
         .insert_header(("content-type", MEDIA_TYPE))
         .insert_header(("cache-control", "no-store"))

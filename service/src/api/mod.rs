@@ -3,12 +3,20 @@
 mod about;
 pub(crate) mod caller;
 mod certificate;
+mod claim;
+pub(crate) mod cookie;
+pub(crate) mod cross_site;
 pub(crate) mod error;
 mod health;
 mod logs;
 mod metrics;
+mod password;
 pub(crate) mod route_group;
+mod session;
+mod source;
+mod tokens;
 mod trust;
+mod users;
 
 pub(crate) use health::is_health_path;
 
@@ -23,5 +31,10 @@ pub(crate) fn own_groups() -> Vec<RouteGroup> {
         metrics::routes(),
         certificate::routes(),
         trust::routes(),
+        claim::routes(),
+        session::routes(),
+        password::routes(),
+        users::routes(),
+        tokens::routes(),
     ]
 }

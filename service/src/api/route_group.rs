@@ -21,6 +21,18 @@ pub struct RouteGroup {
     routes: Vec<GroupRoute>,
 }
 
+/// A route as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouteEntry {
+    /// The method; a GET route answers HEAD as well.
+    pub method: String,
+    /// The path as actix-web has it, `/api/admin/users/{name}`.
+    pub path: String,
+    /// The role that it asks for.
+    pub role: Role,
+}
+
 #[derive(Clone)]
 struct GroupRoute {
     method: Method,
@@ -127,6 +139,15 @@ impl RouteGroup {
     /// The paths that the group claims, as patterns.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
         self.routes.iter().map(|route| route.path.as_str())
+    }
+
+    /// The routes of the group. The role that each asks for is that of its path.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = RouteEntry> {
+        self.routes.iter().map(|route| RouteEntry {
+            method: route.method.to_string(),
+            path: route.path.clone(),
+            role: Role::of_path(&route.path),
+        })
     }
 
     /// Registers the routes with an application, one resource a path, 405 with `Allow` for the rest.

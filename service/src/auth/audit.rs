@@ -17,6 +17,6 @@ pub(crate) fn record(
     log::info!(
         target: "edgeweb::audit",
         severity = "notice", who, what, from = from.to_string(), result;
-        "{what} {subject}"
+        "{}", format_args!("{what} {subject}").to_string().trim_end()
     );
 }

@@ -17,7 +17,7 @@ use regorus::{CompiledPolicy, Engine, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Principal, Via};
+use super::Principal;
 
 /// The rule that decides.
 const RULE: &str = "data.edgeweb.allow";
@@ -144,14 +144,6 @@ fn ask(policy: &CompiledPolicy, question: &Question<'_>) -> Result<bool, String>
 
 fn input(question: &Question<'_>) -> Value {
     let principal = question.principal;
-    let via = match principal.via {
-        Via::Nothing => "nothing",
-        Via::LocalSocket => "local",
-        Via::Certificate => "certificate",
-        Via::Session(_) => "session",
-        Via::Cookie(_) => "cookie",
-        Via::ApiToken(_) => "token",
-    };
     let now = OffsetDateTime::from(SystemTime::now());
     let mut input = Value::new_object();
     let Ok(members) = input.as_object_mut() else {
@@ -164,7 +156,7 @@ fn input(question: &Question<'_>) -> Value {
     put("path", question.path.into());
     put("name", principal.name.as_str().into());
     put("role", principal.role.name().into());
-    put("via", via.into());
+    put("via", principal.via.name().into());
     if let Some(id) = question.spiffe_id {
         put("spiffe_id", id.into());
     }

@@ -5,12 +5,16 @@ use super::Role;
 /// Who a request comes from, and what they may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// The user's name, the API token's, the certificate's SPIFFE ID or subject, or `guest`.
+    /// The user's name, the API token's, the certificate's SPIFFE ID or subject, `local`, or `guest`.
     pub name: String,
     /// What they may do.
     pub role: Role,
     /// How they showed who they are.
     pub via: Via,
+    /// When that ends, in seconds since 1970; only tokens have an end of their own.
+    pub expires: Option<u64>,
+    /// That of the user when the token was made.
+    pub(crate) generation: u64,
 }
 
 /// How somebody showed who they are.
@@ -31,6 +35,21 @@ pub enum Via {
     ApiToken(String),
 }
 
+impl Via {
+    /// As it is written everywhere.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::LocalSocket => "local",
+            Self::Certificate => "certificate",
+            Self::Session(_) => "session",
+            Self::Cookie(_) => "cookie",
+            Self::ApiToken(_) => "token",
+        }
+    }
+}
+
 impl Principal {
     /// Somebody of whom nothing is known.
     #[must_use]
@@ -39,6 +58,8 @@ impl Principal {
             name: String::from("guest"),
             role: Role::Guest,
             via: Via::Nothing,
+            expires: None,
+            generation: 0,
         }
     }
 }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// What a route asks of its caller. The role shows in the route's path.
 ///
-/// Routes for [`Role::User`] and [`Role::Admin`] are refused with 401 as long as the firmware has no
-/// users to log in as: a route never falls open for want of somebody to ask.
+/// Routes for [`Role::User`] and [`Role::Admin`] are refused with 401 as long as nobody exists who could log
+/// in: a route never falls open for want of somebody to ask.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

@@ -8,6 +8,7 @@ mod health;
 mod logpipe;
 mod logs;
 mod serve;
+mod user;
 mod version;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ Commands:
   health        ask the running service whether it is well
   logpipe       run another program with its output in the log
   logs          read the log of this device
+  user          make, change and remove those who can log in
   version       say version, target and features
 
 `edgeweb COMMAND --help` says more of each.
@@ -88,6 +90,7 @@ fn dispatch(mut parser: lexopt::Parser) -> Result<(), Failure> {
             Some("health") => health::run(Options::parse(parser, health::HELP, &["ready"])?),
             Some("logpipe") => logpipe::run(parser),
             Some("logs") => logs::run(parser),
+            Some("user") => user::run(parser),
             Some("version") => version::run(Options::parse(parser, version::HELP, &[])?),
             _ => Err(Failure::Usage(format!("there is no command {command:?}"))),
         },

@@ -1,10 +1,11 @@
 //! `edgeweb serve`
 
+use std::io::{self, Write};
 use std::panic;
 
 use anyhow::{Context, anyhow};
 use edgeweb::config::LogConfig;
-use edgeweb::{Server, ServerHandle, logging};
+use edgeweb::{Scheme, Server, ServerHandle, logging};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, Options};
@@ -20,6 +21,9 @@ Options:
 Signals: SIGTERM and SIGINT end the service after the requests that it is serving, within
 server.drain_seconds; a second one ends it at once. SIGHUP reads the configuration again; when the
 new one is wrong, the log says why and the old one stays.
+
+When nobody exists who could log in, the first line on standard output is the code with which the first
+administrator is made: POST /api/public/claim. The log has it, too.
 
 Exit status: 0 ended as asked; 1 a failure at run time; 2 the configuration is wrong.
 ";
@@ -44,13 +48,34 @@ pub(super) fn run(options: Option<Options>) -> Result<(), Failure> {
         .context("a runtime for signals")?;
     // From here on a signal is not lost, even if it comes before the service is up.
     let mut signals = runtime.block_on(async { Signals::new() })?;
+    let claim_minutes = config.auth.claim_minutes;
     let server = match Server::builder().config(config).systemd(true).start() {
         Ok(server) => server,
         Err(error) => return Err(failed(anyhow!(error).context("not started"))),
     };
+    show_claim_code(&server, claim_minutes);
     runtime
         .block_on(signals.serve(&server, &options))
         .map_err(|error| failed(error.into()))
+}
+
+/// Shows the claim code to whoever has the device's console in front of them.
+fn show_claim_code(server: &ServerHandle, minutes: u64) {
+    let Some(code) = server.claim_code() else {
+        return;
+    };
+    let endpoints = server.endpoints();
+    let https = endpoints.iter().find(|e| e.scheme == Scheme::Https);
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy();
+    let place = https.map_or_else(
+        || String::from("only over HTTPS, which is off"),
+        |endpoint| format!("https://{host}:{}/", endpoint.port),
+    );
+    let line = format!("edgeweb: claim code: {code} ({place}, {minutes} minutes)\n");
+    // The log has it, too.
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Says an error in the log; the caller says it on standard error.

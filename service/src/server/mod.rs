@@ -33,7 +33,7 @@ use rust_embed::Embed;
 use tokio::sync::{mpsc as async_mpsc, watch};
 
 use crate::api::own_groups;
-use crate::api::route_group::{PathConflict, RouteGroup, check_conflicts};
+use crate::api::route_group::{PathConflict, RouteEntry, RouteGroup, check_conflicts};
 #[cfg(feature = "policy")]
 use crate::auth::policy::Policy;
 use crate::auth::{Auth, AuthError};
@@ -225,6 +225,7 @@ impl ServerBuilder {
 /// A running service. Clones are handles to the same one; dropping them does not stop it.
 #[derive(Clone)]
 pub struct ServerHandle {
+    core: Arc<Core>,
     commands: async_mpsc::UnboundedSender<Command>,
     endpoints: Arc<RwLock<Vec<Endpoint>>>,
     end: Arc<End>,
@@ -259,6 +260,24 @@ impl ServerHandle {
     #[must_use]
     pub fn addrs(&self) -> Vec<SocketAddr> {
         self.endpoints().iter().map(Endpoint::socket_addr).collect()
+    }
+
+    /// Every route of the service and of the program, in the order in which they are looked for.
+    #[must_use]
+    pub fn routes(&self) -> Vec<RouteEntry> {
+        self.core
+            .groups
+            .iter()
+            .flat_map(RouteGroup::routes)
+            .collect()
+    }
+
+    /// The one-time code with which `POST /api/public/claim` makes the first administrator; `None` when somebody
+    /// exists, or the code has ended. It is in the log at severity notice as well. Show it where only somebody
+    /// who has the device in front of them sees it.
+    #[must_use]
+    pub fn claim_code(&self) -> Option<String> {
+        self.core.auth.claim_code()
     }
 
     /// Puts `config` in the place of the running configuration. Requests that are being served are

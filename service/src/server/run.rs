@@ -51,6 +51,7 @@ pub(super) fn start(
         manager: ServiceManager::new(systemd),
         _log_input: log_input,
     };
+    let shared_core = Arc::clone(&running.core);
     let (started, starting) = mpsc::sync_channel(1);
     let ending = Ending {
         end: Arc::clone(&end),
@@ -87,6 +88,7 @@ pub(super) fn start(
         )))
     })?;
     Ok(ServerHandle {
+        core: shared_core,
         commands,
         endpoints: shared,
         end,

@@ -3,6 +3,7 @@
 
 pub mod https;
 pub mod rsyslogd;
+pub mod users;
 
 use std::fs;
 use std::io::{self, Read, Write};
