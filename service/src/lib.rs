@@ -25,6 +25,8 @@ mod atomic_file;
 mod auth;
 pub mod config;
 pub mod control;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod logging;
 mod server;
 mod tls;

@@ -234,15 +234,16 @@ fn wrong_user_and_wrong_password_are_the_same_answer_in_the_same_time() {
         );
         assert_eq!(unknown.header("www-authenticate"), Some("Bearer"));
     }
-    let fastest = |name: &str| {
-        (0..7)
-            .map(|_| attempt(name, "a wrong password").0)
-            .min()
-            .unwrap()
-    };
-    let (known, unknown) = (fastest("ann"), fastest("bob"));
-    let ratio = known.as_secs_f64() / unknown.as_secs_f64();
-    assert!((0.5..2.0).contains(&ratio), "{known:?} and {unknown:?}");
+    // Without a hash an answer comes in a tenth of the time. The best of several, taken by turns: the machine has
+    // other things to do.
+    let mut best = [Duration::MAX; 2];
+    for _ in 0..12 {
+        for (best, name) in best.iter_mut().zip(["ann", "bob"]) {
+            *best = attempt(name, "a wrong password").0.min(*best);
+        }
+    }
+    let ratio = best[0].as_secs_f64() / best[1].as_secs_f64();
+    assert!((0.3..3.3).contains(&ratio), "{best:?}");
     // What somebody typed for a name may be a password.
     attempt("my-secret-password", PASSWORD);
     let log = device.0.log();
@@ -385,7 +386,9 @@ fn an_answer_that_goes_on_ends_with_the_session() {
     let mut buffer = [0; 4096];
     // The answer in chunks ends with an empty one.
     let mut read = |until: &str| {
+        let end = Instant::now() + PATIENCE;
         while !text.contains(until) {
+            assert!(Instant::now() < end, "{until:?} has not come: {text}");
             let length = stream.read(&mut buffer).unwrap();
             assert_ne!(length, 0, "{text}");
             text += &String::from_utf8_lossy(&buffer[..length]);

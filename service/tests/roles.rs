@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use Role::{Admin, Guest, User};
 
 /// Every route of the service. Who adds one adds its row: what it needs is a decision, not an accident.
-const ROUTES: [(&str, &str, Role); 21] = [
+const ROUTES: [(&str, &str, Role); 30] = [
     ("GET", "/health", Guest),
     ("GET", "/health/ready", Guest),
     ("GET", "/metrics", Guest),
@@ -33,6 +33,15 @@ const ROUTES: [(&str, &str, Role); 21] = [
     ("POST", "/api/admin/tokens", Admin),
     ("DELETE", "/api/admin/tokens/{name}", Admin),
     ("POST", "/api/admin/token-key", Admin),
+    ("GET", "/api/admin/certificate", Admin),
+    ("PUT", "/api/admin/certificate", Admin),
+    ("DELETE", "/api/admin/certificate", Admin),
+    ("POST", "/api/admin/certificate/request", Admin),
+    ("GET", "/api/admin/trust", Admin),
+    ("PUT", "/api/admin/trust", Admin),
+    ("DELETE", "/api/admin/trust", Admin),
+    ("PUT", "/api/admin/trust/crl", Admin),
+    ("DELETE", "/api/admin/trust/crl", Admin),
     // As an example of what a program adds; see below.
     ("GET", "/api/admin/example", Admin),
 ];

@@ -219,6 +219,16 @@ fn wrong_usage_is_one_line_and_status_2() {
     assert!(!directory.path().join("state").exists());
 }
 
+/// A process that does not outlive its test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Types `lines`, each when the terminal shows what is asked, and returns the status and all that was shown.
 fn on_a_terminal(
     directory: &Path,
@@ -234,7 +244,7 @@ fn on_a_terminal(
         .write(true)
         .open(name.to_str().unwrap())
         .unwrap();
-    let mut child = edgeweb()
+    let child = edgeweb()
         .arg("user")
         .args(arguments)
         .arg("--config")
@@ -244,6 +254,7 @@ fn on_a_terminal(
         .stderr(terminal)
         .spawn()
         .unwrap();
+    let mut child = Ended(child);
     let mut controller = File::from(controller);
     let mut reader = controller.try_clone().unwrap();
     let (send, shown) = std::sync::mpsc::channel();
@@ -263,7 +274,7 @@ fn on_a_terminal(
         seen = all.len();
         controller.write_all(line.as_bytes()).unwrap();
     }
-    let status = eventually("the end", || child.try_wait().unwrap());
+    let status = eventually("the end", || child.0.try_wait().unwrap());
     while let Ok(more) = shown.recv_timeout(Duration::from_millis(200)) {
         all += &more;
     }

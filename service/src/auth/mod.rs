@@ -34,6 +34,8 @@ pub use principal::{Principal, Via};
 pub use role::Role;
 pub(crate) use session::Session;
 pub(crate) use source::Source;
+#[cfg(fuzzing)]
+pub(crate) use token::{fuzz_claims, fuzz_token};
 pub use user_file::{UserEntry, UserFile};
 
 use std::collections::HashSet;

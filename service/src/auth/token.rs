@@ -118,6 +118,49 @@ pub(super) fn verify<'k, 'b>(
     }
 }
 
+/// A token that is good is the one that the device writes for what it says, and of the key.
+#[cfg(fuzzing)]
+fn check(token: &str) {
+    let key = Key::new("k1", &[7; KEY]);
+    let mut buffer = [0; MAX_TOKEN];
+    if let Ok((_, claims)) = verify([&key], "device", 1_800_000_000, token, &mut buffer) {
+        assert_eq!(claims.iss, ISSUER);
+        assert!(claims.exp > 1_800_000_000 && claims.nbf <= 1_800_000_060);
+        // What is written back is read back the same.
+        let again = key.sign(&claims);
+        let mut buffer = [0; MAX_TOKEN];
+        if again.len() <= MAX_TOKEN {
+            let (_, read) = verify([&key], "device", 1_800_000_000, &again, &mut buffer).unwrap();
+            assert_eq!(read, claims);
+        }
+    }
+}
+
+/// For [`crate::fuzzing::token`]: nobody guesses a signature, so the only good one is that of the corpus.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_token(token: &str) {
+    check(token);
+    let other = Key::new("k1", &[8; KEY]);
+    let mut buffer = [0; MAX_TOKEN];
+    assert!(verify([&other], "device", 1_800_000_000, token, &mut buffer).is_err());
+}
+
+/// For [`crate::fuzzing::claims`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_claims(claims: &[u8]) {
+    let key = Key::new("k1", &[7; KEY]);
+    let text = format!(
+        "{}.{}",
+        key.header,
+        Base64UrlUnpadded::encode_string(claims)
+    );
+    let mac = hmac::sign(&key.mac, text.as_bytes());
+    check(&format!(
+        "{text}.{}",
+        Base64UrlUnpadded::encode_string(mac.as_ref())
+    ));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

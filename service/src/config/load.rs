@@ -227,7 +227,7 @@ mod tests {
             ),
             (
                 "\n[http]\nprot = 1",
-                "edgeweb.toml:3: http.prot: unknown field `prot`, expected one of `address`, `port`, `port_when_busy`",
+                "edgeweb.toml:3: http.prot: unknown field `prot`, expected one of `enabled`, `address`, `port`, `port_when_busy`, `content`",
             ),
             ("[htp]", "edgeweb.toml:1: htp: unknown field `htp`"),
             (

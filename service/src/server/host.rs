@@ -156,6 +156,14 @@ fn bad(detail: &'static str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, detail)
 }
 
+/// For [`crate::fuzzing::host`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &str) {
+    if let Some(host) = Host::parse(text) {
+        assert_eq!(Host::parse(&host.to_string()), Some(host));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Host;

@@ -21,6 +21,8 @@ mod throttle;
 mod tls_stream;
 
 pub use endpoints::Endpoint;
+#[cfg(fuzzing)]
+pub(crate) use host::fuzz as fuzz_host;
 pub use listeners::{ListenError, Scheme};
 
 use std::io;

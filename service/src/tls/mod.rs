@@ -31,6 +31,9 @@ pub(crate) use state::TrustView;
 pub(crate) use trust::{MAX_TRUST_BYTES, TrustRefusal};
 pub(crate) use validation::{MAX_BUNDLE_BYTES, Refusal};
 
+#[cfg(fuzzing)]
+pub(crate) use validation::fuzz as fuzz_pem_bundle;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;

@@ -338,6 +338,19 @@ pub(super) fn check_time(facts: &Facts, position: usize, now: i64) -> Result<(),
     Ok(())
 }
 
+/// For [`crate::fuzzing::pem_bundle`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(pem: &[u8]) {
+    let Ok(bundle) = parse_bundle(pem) else {
+        return;
+    };
+    if let Ok(checked) = check(bundle, None, None) {
+        let again = parse_bundle(&checked.to_pem()).unwrap();
+        assert_eq!(again.chain, checked.chain);
+        check(again, None, None).unwrap();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
