@@ -175,6 +175,7 @@ STEPS = [
             "gcc",
             "libc6-dev",
             "openssl",
+            "pebble",
             "procps",
             "rsyslog",
             "rsyslog-gnutls",

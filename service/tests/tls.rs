@@ -245,26 +245,12 @@ fn without_storage_there_is_tls_all_the_same() {
     );
 }
 
-/// The library of the package faketime, which tells a program another time.
-fn libfaketime() -> PathBuf {
-    let libraries = fs::read_dir("/usr/lib").unwrap();
-    libraries
-        .map(|entry| entry.unwrap().path().join("faketime/libfaketime.so.1"))
-        .find(|path| path.exists())
-        .expect("libfaketime of the package faketime")
-}
-
 #[test]
 fn a_device_that_starts_in_1970_is_reached_and_gets_a_right_certificate_later() {
     let directory = TempDir::new();
     let clock = directory.write("clock", "@1970-01-01 00:00:10\n");
     let service = start_with(directory, "", |command| {
-        command
-            .env("LD_PRELOAD", libfaketime())
-            .env("FAKETIME_TIMESTAMP_FILE", &clock)
-            .env("FAKETIME_NO_CACHE", "1")
-            // What measures how long something takes is not what shows the time.
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        common::clock_from(command, &clock);
     });
     service.wait_for_log("the clock shows a day before this version was made");
     let own = own_certificate(&service);

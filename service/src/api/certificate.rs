@@ -16,7 +16,8 @@ use super::route_group::RouteGroup;
 use crate::auth::Role;
 use crate::server::Core;
 use crate::tls::{
-    ChangeError, Identity, MAX_BUNDLE_BYTES, Refusal, RequestParameters, Source, TrustRefusal,
+    AcmeStatus, ChangeError, Identity, MAX_BUNDLE_BYTES, Refusal, RequestParameters, Source,
+    TrustRefusal,
 };
 
 /// The longest chain and key as JSON, in bytes: each line end takes two characters there.
@@ -32,6 +33,7 @@ pub(super) fn routes() -> RouteGroup {
         .put(Role::Admin, "/certificate", install)
         .delete(Role::Admin, "/certificate", remove)
         .post(Role::Admin, "/certificate/request", request)
+        .post(Role::Admin, "/certificate/renew", renew)
 }
 
 /// What is presented.
@@ -49,9 +51,11 @@ struct View<'a> {
     fingerprint_sha256: &'a str,
     key_sha256: &'a str,
     chain_length: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acme: Option<AcmeStatus>,
 }
 
-fn view(identity: &Identity) -> HttpResponse {
+fn view(identity: &Identity, acme: Option<AcmeStatus>) -> HttpResponse {
     let facts = &identity.facts;
     HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -68,11 +72,12 @@ fn view(identity: &Identity) -> HttpResponse {
             fingerprint_sha256: &facts.fingerprint_sha256,
             key_sha256: &facts.key_sha256,
             chain_length: identity.chain_length(),
+            acme,
         })
 }
 
 async fn show(_: Caller<Admin>, core: Data<Core>) -> HttpResponse {
-    view(&core.tls.presented())
+    view(&core.tls.presented(), Some(core.tls.acme_status()))
 }
 
 async fn install(
@@ -105,7 +110,7 @@ async fn install(
         Err(_) => "certificate",
     };
     record(&caller, &asked, "certificate.install", subject, &result);
-    Ok(view(result?.as_ref()))
+    Ok(view(result?.as_ref(), None))
 }
 
 async fn remove(
@@ -121,7 +126,7 @@ async fn remove(
         "certificate",
         &result,
     );
-    Ok(view(result?.as_ref()))
+    Ok(view(result?.as_ref(), None))
 }
 
 async fn request(
@@ -154,6 +159,20 @@ async fn request(
         .insert_header((header::CONTENT_TYPE, PKCS10))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .body(result?))
+}
+
+/// Only asks: how it goes, `acme` in the answer to GET says.
+async fn renew(
+    caller: Caller<Admin>,
+    core: Data<Core>,
+    asked: HttpRequest,
+) -> Result<HttpResponse, Problem> {
+    let result = core.tls.renew_by_acme();
+    record(&caller, &asked, "certificate.renew", "acme", &result);
+    result?;
+    Ok(HttpResponse::Accepted()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .finish())
 }
 
 /// Chain and key apart, for programs that have them so.

@@ -137,7 +137,7 @@ pub struct ClientRole {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct AcmeConfig {
-    /// Off unless it is turned on.
+    /// Off unless it is turned on. Who turns it on agrees to the authority's terms of service, as they are and become.
     pub enabled: bool,
     /// The authority's directory, `https://…`.
     pub directory_url: String,

@@ -1,5 +1,6 @@
 //! The bounds of every value, in one place.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::{AcmeChallenge, Config, TlsMode, Transport, UplinkConfig};
@@ -190,6 +191,10 @@ fn validate_acme(config: &Config) -> Result<(), OutOfRange> {
         .map_err(|(key, reason)| (key, format!("their number, {reason}")))?;
     if let Some(name) = acme.names.iter().find(|name| !is_host_name(name)) {
         return Err(("tls.acme.names", format!("{name:?} is no host name")));
+    }
+    if let Some(name) = acme.names.iter().find(|n| n.parse::<IpAddr>().is_ok()) {
+        let reason = format!("{name:?} is an address; certificates are ordered for names only");
+        return Err(("tls.acme.names", reason));
     }
     at_most("tls.acme.contact", acme.contact.len(), 4)?;
     let in_clear = config.http.enabled && config.tls.mode == TlsMode::Permissive;

@@ -194,6 +194,8 @@ impl Running {
     ) -> Result<(), ServeError> {
         log::info!("{} {} is ready", self.core.name, self.core.version);
         self.manager.ready();
+        #[cfg(feature = "acme")]
+        self.core.tls.order_by_acme(&self.config);
         let watchdog = self.manager.watchdog_interval();
         let mut feeding = watchdog.map(|every| (every, interval(every)));
         loop {
@@ -293,6 +295,8 @@ impl Running {
         match started {
             Ok(new) => {
                 logging::reconfigure(&self.config.log);
+                #[cfg(feature = "acme")]
+                self.core.tls.order_by_acme(&self.config);
                 let old = std::mem::replace(generation, new);
                 old.stop_accepting().await;
                 let deadline = Instant::now() + self.config.server.drain();

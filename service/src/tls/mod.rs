@@ -7,6 +7,9 @@
 //! `installed.pem` and `acme.pem` each a chain with its key, `client-ca.pem` and `client-ca.crl` whom it trusts. What
 //! somebody else puts into `tls.directory` comes before all of that, and is looked at every 5 s.
 
+#[cfg(feature = "acme")]
+mod acme;
+mod acme_status;
 mod certificate;
 mod challenges;
 mod client;
@@ -24,7 +27,7 @@ mod tests;
 mod trust;
 mod validation;
 
-pub(crate) use challenges::ChallengeError;
+pub(crate) use acme_status::AcmeStatus;
 pub(crate) use client::is_spiffe_pattern;
 pub(crate) use identity::{Identity, Source};
 pub(crate) use state::TrustView;
@@ -50,6 +53,7 @@ use serde::Deserialize;
 
 use crate::auth::Role;
 use crate::config::{ClientCertificates, ClientRole, Config, TlsMode};
+use challenges::ChallengeError;
 use configs::Configs;
 use resolver::Resolver;
 use state::State;
@@ -62,6 +66,8 @@ const EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Tls {
     shared: Arc<Shared>,
     watcher: Option<Watcher>,
+    #[cfg(feature = "acme")]
+    acme: acme::Acme,
 }
 
 /// The thread that looks at files and at the time.
@@ -222,8 +228,11 @@ impl Tls {
             }),
             swaps: AtomicU64::new(0),
         };
+        let shared = Arc::new(shared);
         Ok(Self {
-            shared: Arc::new(shared),
+            #[cfg(feature = "acme")]
+            acme: acme::Acme::new(Arc::clone(&shared)),
+            shared,
             watcher: None,
         })
     }
@@ -296,19 +305,6 @@ impl Tls {
         self.shared.state().request(parameters)
     }
 
-    /// Takes up a chain with its key that an ACME authority issued. Presented as long as `tls.acme.enabled` says so and
-    /// nothing is provisioned. What is refused leaves the one before in its place.
-    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
-    pub(crate) fn install_acme(&self, bundle: &[u8]) -> Result<Arc<Identity>, ChangeError> {
-        self.shared.change(|state| state.install_acme(bundle))
-    }
-
-    /// What an ACME authority issued last, if it is there.
-    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
-    pub(crate) fn acme_identity(&self) -> Option<Arc<Identity>> {
-        self.shared.state().acme().cloned()
-    }
-
     /// Whom the device trusts to sign clients' certificates.
     pub(crate) fn trust(&self) -> TrustView {
         self.shared.state().trust_view()
@@ -334,40 +330,35 @@ impl Tls {
         self.shared.change_trust(State::remove_crls)
     }
 
-    /// Answers an authority's handshakes for `name` with `key` (RFC 8737), until it is cleared.
-    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
-    pub(crate) fn set_alpn_challenge(
-        &self,
-        name: &str,
-        key: Arc<CertifiedKey>,
-    ) -> Result<(), ChallengeError> {
-        self.shared.resolver.challenges.set_alpn(name, key)?;
-        self.shared.offer_acme();
-        Ok(())
+    /// Orders certificates by ACME as `config` says, from now on: an authority looks for its proof where the service
+    /// listens.
+    #[cfg(feature = "acme")]
+    pub(crate) fn order_by_acme(&self, config: &Config) {
+        if let Err(error) = self.acme.reconfigure(config) {
+            log::error!(
+                "no certificates are ordered by ACME: {}",
+                TlsError::Thread(error)
+            );
+        }
     }
 
-    /// Ends a challenge.
-    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
-    pub(crate) fn clear_alpn_challenge(&self, name: &str) {
-        self.shared.resolver.challenges.clear_alpn(name);
-        self.shared.offer_acme();
+    /// How orders by ACME go.
+    pub(crate) fn acme_status(&self) -> AcmeStatus {
+        #[cfg(feature = "acme")]
+        return self.acme.status();
+        #[cfg(not(feature = "acme"))]
+        AcmeStatus::default()
     }
 
-    /// Answers `GET /.well-known/acme-challenge/{token}` (RFC 8555, section 8.3), until it is cleared.
-    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
-    pub(crate) fn set_http_challenge(
-        &self,
-        token: &str,
-        key_authorization: &str,
-    ) -> Result<(), ChallengeError> {
-        let challenges = &self.shared.resolver.challenges;
-        challenges.set_http(token, key_authorization)
-    }
-
-    /// Ends a challenge.
-    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
-    pub(crate) fn clear_http_challenge(&self, token: &str) {
-        self.shared.resolver.challenges.clear_http(token);
+    /// Orders a new certificate by ACME now. Asked while an order is under way, that order is it.
+    pub(crate) fn renew_by_acme(&self) -> Result<(), ChangeError> {
+        #[cfg(feature = "acme")]
+        if self.acme.renew() {
+            return Ok(());
+        }
+        Err(ChangeError::Elsewhere(String::from(
+            "no certificates are ordered by ACME; set tls.acme.enabled to true first",
+        )))
     }
 
     /// The answer to an ACME authority that asks for `token` (RFC 8555, section 8.3).
@@ -380,6 +371,8 @@ impl Tls {
         let identity = self.presented();
         let swaps = self.shared.swaps.load(Ordering::Relaxed);
         metrics::write(out, &identity, swaps);
+        #[cfg(feature = "acme")]
+        self.acme.write_metrics(out);
     }
 }
 
@@ -526,9 +519,51 @@ impl Shared {
         self.trust(&mut state, trust)?;
         Ok(state.trust_view())
     }
+}
+
+/// What the client of ACME authorities does.
+#[cfg_attr(not(feature = "acme"), allow(dead_code))]
+impl Shared {
+    /// Takes up a chain with its key that an ACME authority issued. Presented as long as `tls.acme.enabled` says so and
+    /// nothing is provisioned. What is refused leaves the one before in its place.
+    fn install_acme(&self, bundle: &[u8]) -> Result<(), ChangeError> {
+        self.change(|state| state.install_acme(bundle))?;
+        Ok(())
+    }
+
+    /// What an ACME authority issued last, if it is there.
+    fn acme_identity(&self) -> Option<Arc<Identity>> {
+        self.state().acme().cloned()
+    }
+
+    /// Answers an authority's handshakes for `name` with `key` (RFC 8737), until it is cleared.
+    fn set_alpn_challenge(&self, name: &str, key: Arc<CertifiedKey>) -> Result<(), ChallengeError> {
+        self.resolver.challenges.set_alpn(name, key)?;
+        self.offer_acme();
+        Ok(())
+    }
+
+    /// Ends a challenge.
+    fn clear_alpn_challenge(&self, name: &str) {
+        self.resolver.challenges.clear_alpn(name);
+        self.offer_acme();
+    }
+
+    /// Answers `GET /.well-known/acme-challenge/{token}` (RFC 8555, section 8.3), until it is cleared.
+    fn set_http_challenge(
+        &self,
+        token: &str,
+        key_authorization: &str,
+    ) -> Result<(), ChallengeError> {
+        self.resolver.challenges.set_http(token, key_authorization)
+    }
+
+    /// Ends a challenge.
+    fn clear_http_challenge(&self, token: &str) {
+        self.resolver.challenges.clear_http(token);
+    }
 
     /// Offers the authority's protocol while a challenge waits for it, and not otherwise.
-    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
     fn offer_acme(&self) {
         self.clients_mut(|clients| {
             let acme = self.resolver.challenges.any_alpn();

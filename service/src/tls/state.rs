@@ -32,6 +32,7 @@ pub(super) const PROVISIONED_ANCHORS: &str = "client-ca.crt";
 const PROVISIONED_CRLS: &str = "client-ca.crl";
 const INSTALLED: &str = "installed.pem";
 const ACME: &str = "acme.pem";
+const ACME_PREVIOUS: &str = "acme.pem.previous";
 const INSTALLED_ANCHORS: &str = "client-ca.pem";
 const INSTALLED_CRLS: &str = "client-ca.crl";
 
@@ -94,7 +95,7 @@ impl State {
             acme_enabled: config.tls.acme.enabled,
             own,
             installed: read_kept(&directory.join(INSTALLED), Source::Installed),
-            acme: read_kept(&directory.join(ACME), Source::Acme),
+            acme: read_acme(&directory),
             directory,
             provisioned: None,
             identity_files: Watched::default(),
@@ -261,10 +262,16 @@ impl State {
     /// Says once that the certificate in force, if it is not the device's own, ends soon, and once that it has ended.
     fn say_ends(&mut self, now: i64) {
         let chosen = self.chosen();
-        if chosen.source == Source::Own || !clock::is_right(now) {
+        let facts = &chosen.facts;
+        // Those that the device renews itself are said when they have ended all the same.
+        let renewed = match chosen.source {
+            Source::Own => true,
+            Source::Acme => now < facts.not_after,
+            Source::Installed | Source::Provisioned => false,
+        };
+        if renewed || !clock::is_right(now) {
             return;
         }
-        let facts = &chosen.facts;
         let (days, ended) = (
             clock::days_left(facts.not_after, now),
             now >= facts.not_after,
@@ -408,7 +415,15 @@ impl State {
 
     pub(super) fn install_acme(&mut self, bundle: &[u8]) -> Result<(), ChangeError> {
         let checked = self.check(bundle)?;
-        write(&self.directory.join(ACME), &checked.to_pem())?;
+        let path = self.directory.join(ACME);
+        // One that is damaged does not take the place of the one before it.
+        if let Some(before) = &self.acme
+            && let Ok(Some(content)) = files::read_secret(&path, MAX_BUNDLE_BYTES)
+            && parse_bundle(&content).is_ok_and(|found| found.chain == before.certified.cert)
+        {
+            write(&self.directory.join(ACME_PREVIOUS), &content)?;
+        }
+        write(&path, &checked.to_pem())?;
         self.acme = Some(taken(Source::Acme, checked));
         Ok(())
     }
@@ -569,11 +584,25 @@ fn read(path: &Path, limit: usize) -> Result<Option<Zeroizing<Vec<u8>>>, String>
     files::read(path, limit).map_err(|error| format!("{}: {error}", path.display()))
 }
 
+/// What an authority issued. Where it is damaged, what it issued before.
+fn read_acme(directory: &Path) -> Option<Arc<Identity>> {
+    let path = directory.join(ACME);
+    let found = read_kept(&path, Source::Acme);
+    if found.is_none() && path.exists() {
+        return read_kept(&directory.join(ACME_PREVIOUS), Source::Acme);
+    }
+    found
+}
+
 /// A chain and key that the service keeps itself.
 fn read_kept(path: &Path, source: Source) -> Option<Arc<Identity>> {
     let damaged = |error: &dyn Display| {
+        let next = match source {
+            Source::Acme => "a new one is ordered",
+            _ => "install it again",
+        };
         log::error!(
-            "{}: {error}; this certificate is not presented, install it again",
+            "{}: {error}; this certificate is not presented, {next}",
             path.display()
         );
     };

@@ -627,7 +627,7 @@ fn what_an_authority_issued_counts_while_acme_is_on() {
     tls.install(bundle("installed.example", &root).as_bytes())
         .unwrap();
     let issued = bundle("issued.example", &root);
-    tls.install_acme(issued.as_bytes()).unwrap();
+    tls.shared.install_acme(issued.as_bytes()).unwrap();
     assert_eq!(shown(&tls).names, ["installed.example"]);
     config.tls.acme.enabled = true;
     tls.reconfigure(&config).unwrap();
@@ -637,16 +637,17 @@ fn what_an_authority_issued_counts_while_acme_is_on() {
         Err(ChangeError::Elsewhere(reason)) if reason.contains("tls.acme.enabled")
     ));
     // A renewal that is not good leaves the one before.
-    assert!(tls.install_acme(b"rubbish").is_err());
+    assert!(tls.shared.install_acme(b"rubbish").is_err());
     assert_eq!(shown(&tls).names, ["issued.example"]);
-    tls.install_acme(bundle("renewed.example", &root).as_bytes())
+    tls.shared
+        .install_acme(bundle("renewed.example", &root).as_bytes())
         .unwrap();
     assert_eq!(shown(&tls).names, ["renewed.example"]);
     drop(tls);
     let tls = Tls::open_unwatched(&config).unwrap();
     assert_eq!(shown(&tls).names, ["renewed.example"]);
     assert_eq!(
-        tls.acme_identity().unwrap().facts.names,
+        tls.shared.acme_identity().unwrap().facts.names,
         ["renewed.example"]
     );
     config.tls.acme.enabled = false;
@@ -1021,7 +1022,9 @@ fn an_authority_sees_its_challenge_and_nobody_else_does() {
     let answer = leaf_params("pump.example").self_signed(&key).unwrap();
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     let answer = validation::certify(&[answer.der().clone()], &key).unwrap();
-    tls.set_alpn_challenge("Pump.example", answer).unwrap();
+    tls.shared
+        .set_alpn_challenge("Pump.example", answer)
+        .unwrap();
     let expected = Some((vec![String::from("pump.example")], Some(acme.to_vec())));
     assert_eq!(asking("pump.example", &[acme]), expected);
     assert_eq!(asking("other.example", &[acme]), None);
@@ -1032,7 +1035,7 @@ fn an_authority_sees_its_challenge_and_nobody_else_does() {
     // What changes the trust meanwhile does not end it.
     tls.install_anchors(ca("ours").pem().as_bytes()).unwrap();
     assert_eq!(asking("pump.example", &[acme]), expected);
-    tls.clear_alpn_challenge("pump.example");
+    tls.shared.clear_alpn_challenge("pump.example");
     assert_eq!(asking("pump.example", &[acme]), None);
 }
 

@@ -113,6 +113,21 @@ pub fn config_text(directory: &Path, more: &str) -> String {
     device_config(directory, &format!("{in_clear}\n{more}"))
 }
 
+/// Lets the program see the time that the file `clock` says, as the package faketime reads it; what measures how long
+/// something takes is not what shows the time.
+pub fn clock_from(command: &mut Command, clock: &Path) {
+    let libraries = fs::read_dir("/usr/lib").unwrap();
+    let library = libraries
+        .map(|entry| entry.unwrap().path().join("faketime/libfaketime.so.1"))
+        .find(|path| path.exists())
+        .expect("libfaketime of the package faketime");
+    command
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME_TIMESTAMP_FILE", clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+}
+
 /// A running `edgeweb serve`, ended with the test.
 pub struct Service {
     pub directory: TempDir,
