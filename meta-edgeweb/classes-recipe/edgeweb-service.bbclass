@@ -23,6 +23,9 @@ EDGEWEB_SERVICE_RELOAD ?= ""
 # "1": what it writes to its output goes into the log, by way of edgeweb: lines that begin with [ERR], <3> and
 # their like as errors, the rest of standard error as warnings (see `edgeweb logpipe --help`).
 EDGEWEB_SERVICE_LOGPIPE ?= "0"
+# "1": what it writes to its standard output is shown on the device's console, too, as for a code that only who
+# stands before the device may know. Not together with EDGEWEB_SERVICE_LOGPIPE.
+EDGEWEB_SERVICE_STDOUT_CONSOLE ?= "0"
 EDGEWEB_SERVICE_USER ?= "${EDGEWEB_SERVICE_NAME}"
 # notify for a program that tells systemd when it is ready (sd_notify), else exec.
 EDGEWEB_SERVICE_TYPE ?= "exec"
@@ -30,7 +33,8 @@ EDGEWEB_SERVICE_TYPE ?= "exec"
 EDGEWEB_SERVICE_WATCHDOG ?= ""
 # Exit status after which systemd does not start it again.
 EDGEWEB_SERVICE_FATAL_STATUS ?= ""
-# What the unit grants, such as CAP_NET_BIND_SERVICE. On SysV the service has none.
+# What the unit grants, such as CAP_NET_BIND_SERVICE for a port below 1024. An init script cannot: the service then has
+# none, and such a port wants net.ipv4.ip_unprivileged_port_start in /etc/sysctl.d (README.md says how).
 EDGEWEB_SERVICE_CAPABILITIES ?= ""
 # s until its health answers; s from SIGTERM to SIGKILL.
 EDGEWEB_SERVICE_START_TIMEOUT ?= "10"
@@ -130,7 +134,7 @@ do_install[postfuncs] += "edgeweb_service_install edgeweb_service_state_director
 
 # In the image: a read-only root needs the place to mount on.
 edgeweb_service_state_directory () {
-    install -d -m 0750 -o ${EDGEWEB_SERVICE_USER} -g ${EDGEWEB_SERVICE_USER} \
+    install -d -m 0700 -o ${EDGEWEB_SERVICE_USER} -g ${EDGEWEB_SERVICE_USER} \
         ${D}${localstatedir}/lib/${EDGEWEB_SERVICE_NAME}
 }
 

@@ -10,8 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from scripts.lib import check, ports
-from scripts.lib.machine import is_healthy
+from scripts.lib import addresses, check, https, ports
 from scripts.lib.steps import DYING_WITH_US, Failure, run, say, step, write_atomically
 from scripts.lib.target import Target
 
@@ -23,10 +22,21 @@ CONFIGURATION = """\
 # Written by scripts/run --host.
 [server]
 runtime_dir = {runtime}
+state_dir = {state}
 
 [http]
 address = "{address}"
+port = {clear_port}
+
+[https]
+address = "{address}"
 port = {port}
+
+[tls]
+directory = {tls}
+
+[auth]
+provisioned_users = {users}
 
 [limits]
 
@@ -47,23 +57,30 @@ directory = {journal}
 class HostService:
     """The process, which a check also ends and starts again."""
 
-    def __init__(self, binary: Path, configuration: Path, port: int) -> None:
+    def __init__(self, binary: Path, configuration: Path, port: int, output: Path) -> None:
         self._argv = [*DYING_WITH_US, binary, "serve", "--config", configuration]
         self._port = port
+        self._output = output
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.stop()
-        # A session of its own: ctrl-C is for us, the service gets one SIGTERM and drains.
-        self.process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._output.touch(0o600)  # the claim code is in it
+        with self._output.open("wb") as output:
+            # A session of its own: ctrl-C is for us, the service gets one SIGTERM and drains.
+            self.process = subprocess.Popen(self._argv, stdin=subprocess.DEVNULL, stdout=output, start_new_session=True)
         deadline = time.monotonic() + START_LIMIT
-        while not is_healthy(self._port):
+        while not https.is_healthy(self._port):
             if self.process.poll() is not None:
                 status = self.process.returncode
                 raise Failure(f"the service ended with status {status} while starting; the reason is above")
             if time.monotonic() > deadline:
                 raise Failure(f"the service does not answer on port {self._port} after {START_LIMIT:.0f} s")
             time.sleep(0.1)
+
+    def said(self) -> str:
+        """Its standard output since the last start."""
+        return self._output.read_text(errors="replace")
 
     def stop(self) -> None:
         if self.process and self.process.poll() is None:
@@ -81,9 +98,10 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def serve(root: Path, directory: Path, port: int, checking: bool) -> int:
-    """Builds with the person's own cargo, runs until ctrl-C, drains."""
-    port = ports.take("http", port)
+def serve(root: Path, directory: Path, chosen: dict[str, int], checking: bool, fresh: bool) -> int:
+    """Builds with the person's own cargo, runs until ctrl-C, drains. `fresh` forgets what an earlier one learned."""
+    found = {forward.name: forward.host for forward in ports.forwards({"ssh": 0} | chosen, any_free=checking)}
+    port, clear_port = found["https"], found["http"]
     if not shutil.which("cargo"):
         raise Failure("cargo is not installed; install Rust, or Debian's cargo-web, or leave --host out")
     if run(["cargo", "build", "--bin", "edgeweb"], cwd=root / "service"):
@@ -91,39 +109,46 @@ def serve(root: Path, directory: Path, port: int, checking: bool) -> int:
     work = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
     binary = root / "service" / work / "debug" / "edgeweb"
 
-    configuration = directory / "edgeweb.toml"
-    (directory / "www").mkdir(parents=True, exist_ok=True)
-    (directory / "run").mkdir(exist_ok=True)
+    configuration, state, pages = directory / "edgeweb.toml", directory / "state", directory / "www"
+    if fresh or checking:
+        shutil.rmtree(state, ignore_errors=True)
+    for path, mode in ((pages, 0o755), (directory / "run", 0o755), (state, 0o700)):
+        path.mkdir(mode, parents=True, exist_ok=True)
     text = CONFIGURATION.format(
         runtime=json.dumps(str(directory / "run")),
-        overlay=json.dumps(str(directory / "www")),
-        journal=json.dumps(str(directory / "journal")),
+        state=json.dumps(str(state)),
+        tls=json.dumps(str(directory / "tls")),
+        users=json.dumps(str(directory / "users.toml")),
+        overlay=json.dumps(str(pages)),
+        journal=json.dumps(str(state / "journal")),
         address=ports.LOOPBACK,
         port=port,
+        clear_port=clear_port,
     )
     write_atomically(configuration, text.encode())
 
-    service = HostService(binary, configuration, port)
+    service = HostService(binary, configuration, port, directory / "output")
     try:
         service.start()
         if checking:
             target = Target(
                 "the process on this machine",
                 port,
-                frozenset({"shell", "start", "config"}),
+                clear_port,
+                frozenset({"shell", "start", "config", "console"}),
                 shell,
                 service.start,
+                service.said,
                 runtime_dir=str(directory / "run"),
-                state_dir=str(directory),
-                pages=str(directory / "www"),
+                state_dir=str(state),
+                pages=str(pages),
                 config=str(configuration),
                 command=str(binary),
                 memory_limit=DEBUG_MEMORY,
             )
             return check.report(target)
         say("the service answers on this machine")
-        print(f"  page     http://{ports.LOOPBACK}:{port}/")
-        print(f"  health   http://{ports.LOOPBACK}:{port}/health")
+        addresses.describe(port, clear_port, addresses.claim_code(port, service.said))
         print(f"  config   {os.path.relpath(configuration)}")
         print(f"  stop     ctrl-C here, or: kill {os.getpid()}", flush=True)
         assert service.process

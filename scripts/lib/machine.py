@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
-import json
 import re
 import secrets
 import shutil
@@ -14,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.lib import ssh_keys
+from scripts.lib import https, ssh_keys
 from scripts.lib.console import Console
 from scripts.lib.ports import LOOPBACK, Forward
 from scripts.lib.steps import DYING_WITH_US, Failure
@@ -26,31 +24,6 @@ POWER_OFF_LIMIT = 15.0  # s
 ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|[78])")  # shells ask the terminal for its size behind their prompt
 LOGIN_LIMIT = 20.0  # s until a shell is found at the console
 ASK_AGAIN = 2.0  # s between requests to power off, for what is typed during boot is lost
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes
-
-
-def ask(port: int, path: str) -> Answer:
-    """What the service behind a port of this machine answers to a GET."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return Answer(response.status, response.read())
-    finally:
-        connection.close()
-
-
-def is_healthy(port: int) -> bool:
-    try:
-        answer = ask(port, "/health")
-        return answer.status == 200 and json.loads(answer.body) == {"status": "ok"}
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
 
 
 @dataclass(frozen=True)
@@ -122,12 +95,12 @@ class Machine:
             arguments += ["-device", "virtio-blk-device,drive=disk"]
         return arguments
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str) -> https.Answer:
         """Asks the service from outside, over the forwarded port."""
-        return ask(self.ports["http"], path)
+        return https.ask(self.ports["https"], path)
 
     def is_healthy(self) -> bool:
-        return is_healthy(self.ports["http"])
+        return https.is_healthy(self.ports["https"])
 
     def wait_until_healthy(self, limit: float = BOOT_LIMIT) -> float:
         """Returns the seconds since power-on."""
@@ -138,7 +111,7 @@ class Machine:
             if self._has_panicked():
                 raise Failure(f"the machine's kernel gave up; see {self.console_log}")
             if time.monotonic() > deadline:
-                port = self.ports["http"]
+                port = self.ports["https"]
                 raise Failure(f"the service does not answer on port {port} after {limit:.0f} s; see {self.console_log}")
             time.sleep(0.1)
         return time.monotonic() - self._started

@@ -12,7 +12,8 @@ from pathlib import Path
 from scripts.lib.steps import Failure
 
 LOOPBACK = "127.0.0.1"
-SERVICES = {"http": (8080, 8080), "ssh": (2222, 22)}  # name: (default here, port in the machine)
+# name: (default here, port in the machine)
+SERVICES = {"https": (8443, 8443), "http": (8080, 8080), "ssh": (2222, 22)}
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,21 @@ class Forward:
 
 
 def parse(choices: Iterable[str]) -> dict[str, int]:
-    """`8080` and `http=8080` choose where http is found here, `ssh=2222` ssh; 0 is any free port."""
+    """
+    `8443` and `https=8443` choose where https is found here, `http=8080` http, `ssh=2222` ssh. 0 is any free port;
+    without a name it is that for all that are not named.
+    """
     chosen: dict[str, int] = {}
     for choice in choices:
         match = re.fullmatch(r"(?:([a-z]+)=)?(\d{1,5})", choice)
-        name = match[1] or "http" if match else ""
+        name = match[1] or "https" if match else ""
         if not match or name not in SERVICES or int(match[2]) > 65535:
-            raise Failure(f"--port {choice}: give a port from 0 to 65535, http=PORT or ssh=PORT", status=2)
-        chosen[name] = int(match[2])
+            known = ", ".join(f"{name}=PORT" for name in SERVICES)
+            raise Failure(f"--port {choice}: give a port from 0 to 65535, or one of {known}", status=2)
+        if not match[1] and int(match[2]) == 0:
+            chosen = dict.fromkeys(SERVICES, 0) | chosen
+        else:
+            chosen[name] = int(match[2])
     return chosen
 
 
@@ -42,9 +50,11 @@ def forwards(chosen: dict[str, int], any_free: bool = False) -> tuple[Forward, .
     for name, (default, guest) in SERVICES.items():
         wanted = chosen.get(name, 0 if any_free else default)
         result.append(Forward(name, take(name, wanted), guest))
-    numbers = [forward.host for forward in result]
-    if len(set(numbers)) < len(numbers):
-        raise Failure(f"port {numbers[0]} was chosen for http and for ssh; choose two", status=2)
+    for number, forward in enumerate(result):
+        for other in result[:number]:
+            if other.host == forward.host:
+                names = f"{other.name} and for {forward.name}"
+                raise Failure(f"port {forward.host} was chosen for {names}; choose two", status=2)
     return tuple(result)
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.lib import armroot, check, debian_armhf, debian_systemd, host_service, ports, ssh_keys
+from scripts.lib import addresses, armroot, check, debian_armhf, debian_systemd, host_service, ports, ssh_keys
 from scripts.lib.machine import BOOT_LIMIT, POWER_OFF_LIMIT, Machine, Setup
 from scripts.lib.steps import MIB, Failure, Parser, main_guard, require_space, run, say, step
 from scripts.lib.target import Target, on_a_device
@@ -21,7 +21,7 @@ BUILD = ROOT / "build"
 CACHE = BUILD / "cache" / "armhf"
 SYSTEMD_CACHE = BUILD / "cache" / "armhf-systemd"
 BUILD_SPACE = 1200 * MIB  # what cargo leaves when it builds for ARM from nothing
-MACHINE_FEATURES = {"shell", "start", "config", "own-user", "syslog"}
+MACHINE_FEATURES = {"shell", "start", "config", "console", "own-user", "syslog"}
 SYSTEMD_FEATURES, SYSVINIT_FEATURES = {"systemd", "systemd-analyze"}, {"sysvinit", "monitor"}
 IMAGE_KINDS = (".ext4", ".wic", ".cpio.gz")
 
@@ -32,7 +32,7 @@ it answers. State (/var/lib/edgeweb) is kept from one run to the next. Ctrl-C po
 EPILOG = """\
 examples:
   scripts/run                          the machine, on the default ports
-  scripts/run --port 0 --port ssh=0    on any free ports
+  scripts/run --port 0                 on any free ports
   scripts/run --check                  boot, examine the service, power off; the exit status is the result
   scripts/run --systemd                with Debian's systemd and the layer's unit in place of BusyBox
   scripts/run --image PATH.ext4        a Poky image instead, with this kernel
@@ -62,14 +62,16 @@ def parse_arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="[NAME=]PORT",
-        help="where http (default 8080) and ssh (default 2222) are found here; 0 is any free port, as --check takes",
+        help="where https (default 8443), http (8080) and ssh (2222) are found here; without NAME it is https; "
+        "0 is any free port, and alone any for each of them, as --check takes",
     )
-    parser.add_argument("--fresh", action="store_true", help="begin with an empty state disk")
+    parser.add_argument("--fresh", action="store_true", help="begin with an empty state: nobody has claimed it")
     parser.add_argument(
         "--directory",
         type=Path,
         metavar="DIR",
-        help="the machine's disk, keys and logs (default: build/qemu, with --check build/qemu-check)",
+        help="the machine's disk, keys and logs (default: build/qemu, with --check build/qemu-check; with --host "
+        "build/host and build/host-check)",
     )
     parser.add_argument(
         "--timeout",
@@ -79,8 +81,8 @@ def parse_arguments() -> argparse.Namespace:
         help="how long power-on to the first answer may take (default: %(default).0f)",
     )
     arguments = parser.parse_args()
-    if arguments.host and (arguments.console or arguments.fresh or arguments.directory):
-        parser.error("--console, --fresh and --directory are for the machine, not for --host")
+    if arguments.host and arguments.console:
+        parser.error("--console is for the machine, not for --host")
     if arguments.systemd and (arguments.host or arguments.image or arguments.fresh):
         parser.error("--systemd is a machine of its own, without --host, --image and --fresh")
     if arguments.console and arguments.check:
@@ -98,7 +100,7 @@ def locked(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise Failure(
-                f"a machine already runs on the disk in {directory} (pid {file.read().strip() or 'unknown'}); "
+                f"another scripts/run works in {directory} (pid {file.read().strip() or 'unknown'}); "
                 "stop it, or choose another --directory"
             ) from None
         file.truncate(0)
@@ -155,12 +157,10 @@ def prepare(arguments: argparse.Namespace, directory: Path, forwards: tuple[port
     return Setup(directory, parts.kernel, initrd, forwards, disk, kernel_arguments=verbosity)
 
 
-def describe(machine: Machine, directory: Path, stop: str, has_ssh: bool) -> None:
+def describe(machine: Machine, directory: Path, stop: str, has_ssh: bool, code: str | None = None) -> None:
     relative = os.path.relpath(directory)
     option = "--qemu" if directory == BUILD / "qemu" else f"-F {relative}/ssh_config {ssh_keys.HOST_ALIAS}"
-    base = f"http://{ports.LOOPBACK}:{machine.ports['http']}"
-    print(f"  page     {base}/")
-    print(f"  health   {base}/health")
+    addresses.describe(machine.ports["https"], machine.ports["http"], code)
     if has_ssh:
         print(f"  shell    ssh -F {relative}/ssh_config {ssh_keys.HOST_ALIAS}")
         print(f"  deploy   scripts/build-arm --quick && scripts/deploy {option}")
@@ -172,10 +172,10 @@ def target_of(arguments: argparse.Namespace, machine: Machine) -> Target:
     if arguments.image:
         with step("looking for a shell on the image"):
             shell = machine.shell if machine.has_shell() else None
-        return on_a_device(f"the image {arguments.image.name}", machine.ports["http"], shell)
+        return on_a_device(f"the image {arguments.image.name}", machine.ports, shell, machine.console.text)
     name = "the ARM machine with systemd" if arguments.systemd else "the ARM machine"
     # Our own machines have a shell: should it not answer, that is an error and nothing to skip.
-    target = on_a_device(name, machine.ports["http"], machine.ssh)
+    target = on_a_device(name, machine.ports, machine.ssh, machine.console.text)
     expected = MACHINE_FEATURES | (SYSTEMD_FEATURES if arguments.systemd else SYSVINIT_FEATURES)
     if missing := expected - target.features:
         raise Failure(f"{name} lacks {', '.join(sorted(missing))}; see {machine.console_log}")
@@ -213,7 +213,8 @@ def run_machine(arguments: argparse.Namespace) -> int:
             if arguments.check:
                 return check.report(target_of(arguments, machine))
             say(f"the service answers, {seconds:.1f} s after power-on")
-            describe(machine, directory, "ctrl-C", machine.has_ssh())
+            code = addresses.claim_code(machine.ports["https"], machine.console.text)
+            describe(machine, directory, "ctrl-C", machine.has_ssh(), code)
             while machine.is_alive():
                 signal.sigtimedwait([], 0.5)
             say("the machine was powered off from inside")
@@ -227,10 +228,11 @@ def main() -> int:
     BUILD.mkdir(exist_ok=True)
     if arguments.host:
         chosen = ports.parse(arguments.port)
-        if "ssh" in chosen:
+        if chosen.get("ssh"):
             raise Failure("--port ssh=… is for the machine, not for --host", status=2)
-        default = 0 if arguments.check else ports.SERVICES["http"][0]
-        return host_service.serve(ROOT, BUILD / "host", chosen.get("http", default), arguments.check)
+        directory = (arguments.directory or BUILD / ("host-check" if arguments.check else "host")).resolve()
+        with locked(directory):
+            return host_service.serve(ROOT, directory, chosen, arguments.check, arguments.fresh)
     return run_machine(arguments)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 # What a target may have. A test that needs what this one lacks is skipped, and says so in these words.
@@ -11,6 +11,7 @@ FEATURES = {
     "shell": "commands can be run beside the service",
     "start": "the service can be started again after its end",
     "config": "the configuration file can be written",
+    "console": "what the service shows to who stands before it can be read",
     "own-user": "the service runs as the user edgeweb, with directories of its own",
     "syslog": "the system's log takes the service's lines",
     "sysvinit": "/etc/init.d/edgeweb starts and stops the service",
@@ -24,13 +25,15 @@ Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 
 @dataclass(frozen=True)
 class Target:
-    """The service behind a loopback port of this machine."""
+    """The service behind two loopback ports of this machine."""
 
     name: str
-    port: int
+    port: int  # HTTPS
+    clear_port: int  # HTTP
     features: frozenset[str]
     shell: Shell | None = None
     start: Callable[[], object] | None = None
+    said: Callable[[], str] | None = None  # what stood on the console, or wherever its standard output goes
     runtime_dir: str = "/run/edgeweb"
     state_dir: str = "/var/lib/edgeweb"
     pages: str = "/var/lib/edgeweb/www"  # the overlay's directory
@@ -39,11 +42,11 @@ class Target:
     memory_limit: int = 8 * 1024  # KiB of resident memory, busy as it may have been
 
 
-def on_a_device(name: str, port: int, shell: Shell | None) -> Target:
-    """A device with the layer's package, as root's shell there finds it; without a shell there is only its port."""
+def on_a_device(name: str, ports: Mapping[str, int], shell: Shell | None, console: Callable[[], str]) -> Target:
+    """A device with the layer's package, as root's shell there finds it; without a shell there is only its ports."""
     if shell is None:
-        return Target(name, port, frozenset())
-    features = {"shell", "own-user"}
+        return Target(name, ports["https"], ports["http"], frozenset())
+    features = {"shell", "own-user", "console"}
 
     def has(test: str) -> bool:
         return shell(test).returncode == 0
@@ -62,4 +65,4 @@ def on_a_device(name: str, port: int, shell: Shell | None) -> Target:
             features.add("monitor")
     if has("test -w /etc/edgeweb/edgeweb.toml"):
         features.add("config")
-    return Target(name, port, frozenset(features), shell, lambda: shell(start))
+    return Target(name, ports["https"], ports["http"], frozenset(features), shell, lambda: shell(start), console)

@@ -141,6 +141,7 @@ def style() -> list[Result]:
     python = venv_python()
     return [
         check("cargo", "fmt", "--check", cwd=SERVICE),
+        check(sys.executable, "-m", "scripts.lib.dependencies"),
         check("shellcheck", "--external-sources", *shell),
         check(python, "-m", "ruff", "check", "meta-edgeweb", "scripts", "tests"),
         check(python, "-m", "ruff", "format", "--check", "meta-edgeweb", "scripts", "tests"),
@@ -163,7 +164,7 @@ def clippy() -> list[Result]:
 SYSLOG_NG_NEEDS = ("libcap2", "libglib2.0-0", "libivykis0", "libjson-c5", "libnet1", "libpcre3", "libssl3", "libwrap0")
 
 STEPS = [
-    Step("style", "formatting and the linters of shell and Python", ("git", "python3-venv", "shellcheck"), style),
+    Step("style", "formatting, the linters of shell and Python, licences and duplicates of crates", ("git", "python3-venv", "shellcheck"), style),
     Step("clippy", "the Rust linter, with every warning an error", ("gcc", "libc6-dev"), clippy),
     Step(
         "service",

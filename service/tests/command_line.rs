@@ -124,7 +124,7 @@ fn the_shipped_configuration_is_right_and_shows_the_defaults() {
     let keys = uncommented
         .lines()
         .filter(|line| !line.starts_with('#') && line.contains(" = "));
-    assert_eq!(keys.count(), 40, "one line for each key of the model");
+    assert_eq!(keys.count(), 61, "one line for each key of the model");
 }
 
 #[test]

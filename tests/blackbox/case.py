@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shlex
 import socket
+import ssl
 import subprocess
 import unittest
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from scripts.lib.https import any_certificate
 from scripts.lib.ports import LOOPBACK
 from scripts.lib.steps import Failure
 from scripts.lib.target import FEATURES, Target
@@ -53,24 +56,35 @@ class Case(unittest.TestCase):
 
     # Over the network.
 
-    def connect(self) -> socket.socket:
-        stream = socket.create_connection((LOOPBACK, self.target.port), PATIENCE)
+    def connect_in_clear(self) -> socket.socket:
+        stream = socket.create_connection((LOOPBACK, self.target.clear_port), PATIENCE)
         self.addCleanup(stream.close)
         return stream
 
+    def connect(self, context: ssl.SSLContext | None = None, name: str | None = None) -> ssl.SSLSocket:
+        """Over TLS, whatever certificate is shown unless `context` says otherwise."""
+        stream = socket.create_connection((LOOPBACK, self.target.port), PATIENCE)
+        self.addCleanup(stream.close)
+        secured = (context or any_certificate()).wrap_socket(stream, server_hostname=name)
+        self.addCleanup(secured.close)
+        return secured
+
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         """One request on a connection of its own. Header names are written with _ for -."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.target.port, timeout=PATIENCE)
-        with contextlib.closing(connection):
-            fields = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, fields)
-            return received(connection.getresponse())
+        port, context = self.target.port, any_certificate()
+        return exchange(
+            http.client.HTTPSConnection(LOOPBACK, port, timeout=PATIENCE, context=context), method, path, body, headers
+        )
 
-    def raw(self, request: bytes) -> list[Answer]:
+    def ask_in_clear(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+        connection = http.client.HTTPConnection(LOOPBACK, self.target.clear_port, timeout=PATIENCE)
+        return exchange(connection, method, path, body, headers)
+
+    def raw(self, request: bytes, in_clear: bool = False) -> list[Answer]:
         """What the service answers to these bytes before it closes the connection."""
-        with self.connect() as stream:
+        with self.connect_in_clear() if in_clear else self.connect() as stream:
             # It may have heard enough before all is sent.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLError):
                 stream.sendall(request)
             return list(answers(stream))
 
@@ -99,6 +113,11 @@ class Case(unittest.TestCase):
         self.assertEqual(done.returncode, 0, f"{command}: {done.stdout}{done.stderr}")
         return done.stdout.strip()
 
+    def command(self, words: str) -> str:
+        """A line that calls the service's own command with the target's configuration."""
+        name, *rest = words.split(" ", 1)
+        return " ".join((self.target.command, name, "--config", shlex.quote(self.target.config), *rest))
+
     def pid(self) -> int:
         return int(json.loads(self.say_there(f"cat {self.target.runtime_dir}/endpoints.json"))["pid"])
 
@@ -107,6 +126,15 @@ class Case(unittest.TestCase):
         return not self.run_there(f"cat /proc/{pid}/cmdline 2>/dev/null").stdout
 
     until = staticmethod(until)
+
+
+def exchange(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+) -> Answer:
+    with contextlib.closing(connection):
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, fields)
+        return received(connection.getresponse())
 
 
 def received(response: http.client.HTTPResponse) -> Answer:

@@ -12,18 +12,13 @@ from tests.blackbox.case import Case, needs
 
 @needs("shell")
 class Log(Case):
-    def command(self, words: str) -> str:
-        return f"{self.target.command} {words}"
-
     def logs(self, options: str) -> list[dict[str, Any]]:
-        config = shlex.quote(self.target.config)
-        said = self.say_there(self.command(f"logs --json --config {config} {options}"))
+        said = self.say_there(self.command(f"logs --json {options}"))
         return [json.loads(line) for line in said.splitlines()]
 
     def say(self, line: str) -> None:
         """As a program whose output goes into the log."""
-        config = shlex.quote(self.target.config)
-        self.say_there(self.command(f"logpipe --tag probe --config {config} -- printf '%s\\n' {shlex.quote(line)}"))
+        self.say_there(self.command(f"logpipe --tag probe -- printf '%s\\n' {shlex.quote(line)}"))
 
     def wait_for(self, word: str, options: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = []

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import shlex
 import socket
+import ssl
 import threading
 import time
 
+from scripts.lib.https import any_certificate
 from scripts.lib.ports import LOOPBACK
 from tests.blackbox.case import Case, answers, needs
 
@@ -91,11 +94,11 @@ class Process(ServiceCase):
     def test_says_where_it_listens(self) -> None:
         written = json.loads(self.say_there(f"cat {self.target.runtime_dir}/endpoints.json"))
         self.assertIn("edgeweb", self.say_there(f"cat /proc/{written['pid']}/cmdline"))
-        (endpoint,) = written["endpoints"]
-        self.assertEqual(endpoint["scheme"], "http")
+        self.assertEqual(sorted(endpoint["scheme"] for endpoint in written["endpoints"]), ["http", "https"])
         # hexadecimal, as the kernel lists it among those that listen (0A)
         listening = self.say_there("cat /proc/net/tcp /proc/net/tcp6")
-        self.assertRegex(listening, rf"(?m)^ *\d+: \w+:{endpoint['port']:04X} \w+:0000 0A ")
+        for endpoint in written["endpoints"]:
+            self.assertRegex(listening, rf"(?m)^ *\d+: \w+:{endpoint['port']:04X} \w+:0000 0A ")
 
     def test_commands(self) -> None:
         config = f"--config {shlex.quote(self.target.config)}"
@@ -132,7 +135,7 @@ class Process(ServiceCase):
 
     @needs("own-user")
     def test_its_directories_are_its_own(self) -> None:
-        for path, mode in ((self.target.runtime_dir, "755"), (self.target.state_dir, "750")):
+        for path, mode in ((self.target.runtime_dir, "755"), (self.target.state_dir, "700")):
             self.assertEqual(self.say_there(f"stat -c '%U:%G %a' {path}/."), f"edgeweb:edgeweb {mode}", path)
         self.assertEqual(self.say_there(f"stat -c '%U %a' {self.target.runtime_dir}/endpoints.json"), "edgeweb 644")
         # The command, the unit and the configuration are not the service's to change.
@@ -141,7 +144,7 @@ class Process(ServiceCase):
 
     @needs("syslog")
     def test_its_lines_are_in_the_log(self) -> None:
-        self.assertRegex("\n".join(self.lines()), r"edgeweb\[\d+\]: listening on http://")
+        self.assertRegex("\n".join(self.lines()), r"edgeweb\[\d+\]: listening on https://")
 
     @needs("config")
     def test_takes_a_changed_configuration_over_and_refuses_a_wrong_one(self) -> None:
@@ -168,7 +171,7 @@ class Process(ServiceCase):
         def status() -> int:
             # One after another: QEMU's port forwarding lets only one at a time wait to be accepted.
             stream = self.connect()
-            stream.sendall(b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n")
+            stream.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             held.append(stream)
             return next(answers(stream)).status
 
@@ -194,14 +197,19 @@ class End(ServiceCase):
         self.until(lambda: self.ask("/black-box", "HEAD").status == 200, "a large file to serve")
 
         pid = self.pid()
-        stream = socket.socket()
-        self.addCleanup(stream.close)
+        plain = socket.socket()
+        self.addCleanup(plain.close)
         # A client that reads late: more is under way than all buffers between here and there hold.
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stream.connect((LOOPBACK, self.target.port))
-        stream.settimeout(60)
-        stream.sendall(b"GET /black-box HTTP/1.1\r\nhost: a\r\n\r\n")
-        self.assertTrue(stream.recv(1, socket.MSG_PEEK))
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(60)
+        plain.connect((LOOPBACK, self.target.port))
+        context = any_certificate()
+        # In TLS 1.3, tickets come before the answer does.
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        stream = context.wrap_socket(plain)
+        self.addCleanup(stream.close)
+        stream.sendall(b"GET /black-box HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        self.assertTrue(select.select([stream], [], [], 60)[0], "the answer has not begun")
         self.say_there(f"kill -TERM {pid}")
         self.until(lambda: self.ask("/").status == 503, "a refusal of what is new")
         self.assertFalse(self.has_ended(pid), "it ended with an answer half-way")
@@ -292,7 +300,7 @@ CONFINED = {
 }
 EXPOSURE = 1.5  # by `systemd-analyze security`, from 0 to 10
 WATCHDOG = 90  # s; WatchdogSec=30 in the unit, then the restart
-SOCKET = "/run/systemd/system/edgeweb.socket"
+UNITS = "/run/systemd/system"  # for this boot
 
 
 @needs("systemd")
@@ -376,12 +384,22 @@ class Unit(ServiceCase):
         self.assertIn("Watchdog timeout", self.say_there("journalctl -q --no-pager -n 50 -u edgeweb"))
 
     def test_takes_the_sockets_that_systemd_passes(self) -> None:
-        port = json.loads(self.say_there("cat /run/edgeweb/endpoints.json"))["endpoints"][0]["port"]
-        before = self.pid()
-        self.say_there(f"printf '[Socket]\\nListenStream={port}\\n' > {SOCKET} && systemctl daemon-reload")
-        self.addCleanup(self.say_there, f"systemctl stop edgeweb.socket; rm {SOCKET}; systemctl daemon-reload")
-        self.addCleanup(self.say_there, "systemctl stop edgeweb.socket edgeweb.service")
-        self.say_there("systemctl stop edgeweb.service && systemctl start edgeweb.socket")
+        endpoints = json.loads(self.say_there("cat /run/edgeweb/endpoints.json"))["endpoints"]
+        before, sockets, files = self.pid(), [], []
+        for endpoint in endpoints:
+            scheme, port = endpoint["scheme"], endpoint["port"]
+            # By this name the service knows which one is in clear.
+            name = "FileDescriptorName=http\\n" if scheme == "http" else ""
+            unit = f"[Socket]\\nService=edgeweb.service\\nListenStream={port}\\n{name}"
+            sockets.append(f"edgeweb-{scheme}.socket")
+            files.append(f"{UNITS}/{sockets[-1]}")
+            self.say_there(f"printf '{unit}' > {files[-1]}")
+        self.say_there("systemctl daemon-reload")
+        self.addCleanup(self.say_there, f"rm {' '.join(files)}; systemctl daemon-reload")
+        self.addCleanup(self.say_there, f"systemctl stop {' '.join(sockets)} edgeweb.service")
+        self.say_there(f"systemctl stop edgeweb.service && systemctl start {' '.join(sockets)}")
         # The first request starts the service.
         self.assertEqual(self.ask("/health").status, 200)
         self.assertNotEqual(self.pid(), before)
+        self.assertEqual(self.ask_in_clear("/health").status, 200)
+        self.assertEqual(self.ask_in_clear("/").status, 308)

@@ -52,7 +52,7 @@ class TheCommand(unittest.TestCase):
             self.assertIn(piece, result.stderr)
 
     def started(self, *arguments: str) -> subprocess.Popen[str]:
-        argv = [RUN, "--binary", BINARY, "--directory", self.directory, "--port", "0", "--port", "ssh=0", *arguments]
+        argv = [RUN, "--binary", BINARY, "--directory", self.directory, "--port", "0", *arguments]
         process = subprocess.Popen(
             argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
@@ -109,8 +109,8 @@ class TheCommand(unittest.TestCase):
     def test_a_taken_port_is_named(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = other.getsockname()[1]
-            result = run("--binary", BINARY, "--directory", self.directory, "--port", str(port), "--port", "ssh=0")
-        self.fails(result, 1, f"port {port} on 127.0.0.1 is taken", f"pid {os.getpid()}", "--port http=")
+            result = run("--binary", BINARY, "--directory", self.directory, "--port", "0", "--port", str(port))
+        self.fails(result, 1, f"port {port} on 127.0.0.1 is taken", f"pid {os.getpid()}", "--port https=")
 
     def test_no_such_image(self) -> None:
         missing = self.directory / "missing.ext4"
@@ -167,8 +167,8 @@ class TheCommand(unittest.TestCase):
     def test_two_machines_do_not_share_a_disk(self) -> None:
         self.started()
         until(lambda: machines_in(self.directory), "a QEMU that boots")
-        second = run("--binary", BINARY, "--directory", self.directory, "--port", "0", "--port", "ssh=0")
-        self.fails(second, 1, "a machine already runs on the disk in", "pid")
+        second = run("--binary", BINARY, "--directory", self.directory, "--port", "0")
+        self.fails(second, 1, "another scripts/run works in", "pid")
 
 
 if __name__ == "__main__":

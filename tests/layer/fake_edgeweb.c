@@ -72,6 +72,8 @@ int main(int argc, char **argv)
     signal(SIGHUP, on_hup);
     snprintf(who, sizeof who, "%d:%d", (int)getuid(), (int)getgid());
     note("who", who);
+    printf("who may see this?\n");
+    fflush(stdout);
     if (!behaves("slow"))
         note("healthy", "");
     for (;;)

@@ -51,7 +51,7 @@ class Root(unittest.TestCase):
             (self.root / name).mkdir(parents=True)
         shutil.copy(self.busybox, self.root / "bin" / "busybox")
         applets = "cat chmod chown cut date head id kill ls mkdir mount mv rm rmdir sh sleep start-stop-daemon stat"
-        for applet in f"{applets} grep touch tr wc".split():
+        for applet in f"{applets} grep readlink touch tr wc".split():
             (self.root / "bin" / applet).symlink_to("busybox")
         shutil.copy(self.program, self.root / "usr" / "bin" / "edgeweb")
         self.write_script()
@@ -123,7 +123,7 @@ class InitScriptTest(Root):
         self.check(
             "x start; stat -c '%n %a %u:%g' /run/edgeweb /var/lib/edgeweb /run/edgeweb.pid",
             rf"^/run/edgeweb 755 {USER}:{GROUP}$",
-            rf"^/var/lib/edgeweb 750 {USER}:{GROUP}$",
+            rf"^/var/lib/edgeweb 700 {USER}:{GROUP}$",
             r"^/run/edgeweb.pid 644 0:0$",
         )
 
@@ -234,10 +234,47 @@ class InitScriptTest(Root):
             r"^status -> 0$",
         )
 
+    def console(self) -> Path:
+        """A stand-in: a file that only root may write."""
+        path = self.root / "dev" / "console"
+        path.touch(0o600)
+        return path
+
+    def test_output_on_the_console(self) -> None:
+        console = self.console()
+        for applet in ("", "setsid"):
+            if applet:
+                (self.root / "bin" / applet).symlink_to("busybox")
+            # It is handed on: none but root may open it, and nothing else of the service's gets there.
+            self.check(
+                "x start; x status; cat /run/edgeweb/who; echo;"
+                " for fd in 0 1 2; do readlink /proc/$(cat /run/edgeweb.pid)/fd/$fd; done;"
+                " x restart; x status; x monitor; x stop; x status",
+                r"^edgeweb: started \(pid \d+\)\nstart -> 0$",
+                rf"^status -> 0\n{USER}:{GROUP}\n/dev/null\n/dev/console\n/dev/null$",
+                r"^restart -> 0$",
+                r"^status -> 0\nmonitor -> 0$",
+                r"^edgeweb: stopped\nstop -> 0$",
+                r"^status -> 3$",
+            )
+            # Each start empties what is no device.
+            self.assertEqual(console.read_text(), "who may see this?\n")
+
+    def test_output_on_the_console_with_bad_days(self) -> None:
+        self.console()
+        self.behave("dies")
+        self.check("x start; x status", r"^edgeweb: stopped right after its start; .*\nstart -> 1$", r"^status -> 3$")
+
+    def test_output_of_others_is_not_on_the_console(self) -> None:
+        console = self.console()
+        self.write_script(STDOUT_CONSOLE="0")
+        self.check("x start; x status; x stop", r"^start -> 0$", r"^status -> 0$", r"^stop -> 0$")
+        self.assertEqual(console.read_text(), "")
+
     def test_output_in_the_log(self) -> None:
         # The process is the service's own, and a running edgeweb is not taken for it.
         shutil.copy(self.program, self.root / "usr" / "bin" / "tankd")
-        self.write_script(LOGPIPE="1", COMMAND="/usr/bin/tankd serve --depth 3")
+        self.write_script(LOGPIPE="1", STDOUT_CONSOLE="0", COMMAND="/usr/bin/tankd serve --depth 3")
         self.check(
             "mkdir -m 777 /run/edgeweb; /usr/bin/edgeweb serve & sleep 0.3; rm /run/edgeweb/*; x start; x start;"
             " cat /run/edgeweb/tag; echo; tr '\\0' ' ' < /proc/$(cat /run/edgeweb.pid)/cmdline; echo;"
@@ -254,7 +291,7 @@ class InitScriptTest(Root):
     def test_output_in_the_log_on_a_slow_device(self) -> None:
         # What is about to become the service is ours: it is waited for, and stopped.
         self.behave("pipeless")
-        self.write_script(LOGPIPE="1")
+        self.write_script(LOGPIPE="1", STDOUT_CONSOLE="0")
         self.check(
             "x start; x status; x stop",
             r"^edgeweb: started, but its health did not answer within 2 s; .*\nstart -> 1$",
@@ -264,7 +301,7 @@ class InitScriptTest(Root):
 
     def test_output_in_the_log_without_what_puts_it_there(self) -> None:
         (self.root / "usr" / "bin" / "edgeweb").rename(self.root / "usr" / "bin" / "tankd")
-        self.write_script(LOGPIPE="1", CHECK="", HEALTH="", COMMAND="/usr/bin/tankd serve")
+        self.write_script(LOGPIPE="1", STDOUT_CONSOLE="0", CHECK="", HEALTH="", COMMAND="/usr/bin/tankd serve")
         self.check("x start; x status", r"^edgeweb: .*\nstart -> 1$", r"^status -> 3$")
 
 

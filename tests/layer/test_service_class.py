@@ -38,6 +38,7 @@ class SettingsTest(unittest.TestCase):
             "HEALTH": ("wget http://127.0.0.1/",),
             "RELOAD": ("1; reboot", "hup", "HUP INT"),
             "LOGPIPE": ("", "yes", "2"),
+            "STDOUT_CONSOLE": ("", "yes", "2", "1"),
             "TYPE": ("simple", "forking", ""),
             "WATCHDOG": ("30", "soon"),
             "START_TIMEOUT": ("", "0", "1.5", "10s", "-1", "10000"),
@@ -80,6 +81,12 @@ class UnitTest(unittest.TestCase):
         for wanted, words in (("0", ""), ("1", "/usr/bin/edgeweb logpipe --tag tank -- ")):
             service = unit("service.unit.in", NAME="tank", COMMAND=command, LOGPIPE=wanted)["Service"]
             self.assertEqual(service["ExecStart"], words + command)
+
+    def test_output_on_the_console(self) -> None:
+        self.assertNotIn("StandardOutput", unit("service.unit.in", LOGPIPE="0")["Service"])
+        service = unit("service.unit.in", LOGPIPE="0", STDOUT_CONSOLE="1")["Service"]
+        # Standard error would follow standard output.
+        self.assertEqual((service["StandardOutput"], service["StandardError"]), ("journal+console", "journal"))
 
     def test_a_check_without_reload_reloads_nothing(self) -> None:
         self.assertNotIn("ExecReload", unit("service.unit.in", CHECK="/usr/bin/tankd --check")["Service"])

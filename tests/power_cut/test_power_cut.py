@@ -127,7 +127,7 @@ class PowerCuts(unittest.TestCase):
         self.assertEqual(machines_in(self.directory), [])
 
     def power_on(self) -> Machine:
-        forward = ports.Forward("http", ports.take("http", 0), 8080)
+        forward = ports.Forward("https", ports.take("https", 0), 8443)
         setup = Setup(self.directory, self.parts.kernel, self.directory / "initrd", (forward,), self.disk.address)
         self.disk.plug()
         self.disk.fall_silent(0)

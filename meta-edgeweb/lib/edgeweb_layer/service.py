@@ -12,6 +12,7 @@ SETTINGS = (
     "HEALTH",
     "RELOAD",
     "LOGPIPE",
+    "STDOUT_CONSOLE",
     "USER",
     "TYPE",
     "WATCHDOG",
@@ -55,6 +56,14 @@ def wrong(settings):
         found.append(f"EDGEWEB_SERVICE_RELOAD is {settings['RELOAD']!r}; the name of a signal, such as HUP, or empty")
     if settings["LOGPIPE"] not in ("0", "1"):
         found.append(f"EDGEWEB_SERVICE_LOGPIPE is {settings['LOGPIPE']!r}; 1 for its output in the log, or 0")
+    if settings["STDOUT_CONSOLE"] not in ("0", "1"):
+        found.append(
+            f"EDGEWEB_SERVICE_STDOUT_CONSOLE is {settings['STDOUT_CONSOLE']!r}; 1 for its output on the console, or 0"
+        )
+    elif settings["STDOUT_CONSOLE"] == settings["LOGPIPE"] == "1":
+        found.append(
+            "EDGEWEB_SERVICE_STDOUT_CONSOLE is 1, but EDGEWEB_SERVICE_LOGPIPE takes its output; one of them"
+        )
     if settings["WATCHDOG"] and settings["TYPE"] != "notify":
         found.append("EDGEWEB_SERVICE_WATCHDOG is set, but only a service of type notify can feed it; empty it")
     for key in ("WATCHDOG", "START_TIMEOUT", "STOP_TIMEOUT"):
@@ -74,6 +83,7 @@ def render(template, settings):
     values = dict(
         settings,
         LOGPIPE=logpipe if settings["LOGPIPE"] == "1" else "",
+        CONSOLE="yes" if settings["STDOUT_CONSOLE"] == "1" else "",
         NOTIFY="yes" if settings["TYPE"] == "notify" else "",
         RELOAD_CHECK=settings["CHECK"] and settings["RELOAD"],
         # systemd counts the whole start; the init script waits for health only and leaves the service running.
