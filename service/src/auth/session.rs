@@ -426,4 +426,23 @@ mod tests {
         assert!(auth.verify(&token, false).is_some());
         assert!(stranger.verify(&token, false).is_none());
     }
+
+    #[test]
+    fn a_user_made_while_the_password_is_hashed_is_not_joined_by_another_administrator() {
+        let (here, elsewhere) = (Dir::new("here"), Dir::new("elsewhere"));
+        claim(&open(&elsewhere.0)).unwrap();
+        let auth = open(&here.0);
+        std::fs::create_dir_all(&here.0).unwrap();
+        let lock = std::fs::File::create(here.0.join("auth.lock")).unwrap();
+        lock.lock().unwrap();
+        std::thread::scope(|scope| {
+            let claim = scope.spawn(|| claim(&auth));
+            // Until it has looked whether somebody exists, and waits to write.
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            std::fs::copy(elsewhere.0.join("auth.json"), here.0.join("auth.json")).unwrap();
+            lock.unlock().unwrap();
+            assert!(matches!(claim.join().unwrap(), Err(AuthError::ClaimClosed)));
+        });
+        assert_eq!(auth.user_count(), 1);
+    }
 }
