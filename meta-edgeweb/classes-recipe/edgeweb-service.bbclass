@@ -36,6 +36,8 @@ EDGEWEB_SERVICE_FATAL_STATUS ?= ""
 # What the unit grants, such as CAP_NET_BIND_SERVICE for a port below 1024. An init script cannot: the service then has
 # none, and such a port wants net.ipv4.ip_unprivileged_port_start in /etc/sysctl.d (README.md says how).
 EDGEWEB_SERVICE_CAPABILITIES ?= ""
+# What kinds of sockets the unit lets it open.
+EDGEWEB_SERVICE_ADDRESS_FAMILIES ?= "AF_INET AF_INET6 AF_UNIX"
 # s until its health answers; s from SIGTERM to SIGKILL.
 EDGEWEB_SERVICE_START_TIMEOUT ?= "10"
 EDGEWEB_SERVICE_STOP_TIMEOUT ?= "15"

@@ -140,7 +140,7 @@ class UnitTest(unittest.TestCase):
                     self.assertEqual((result.returncode, result.stdout + result.stderr), (0, ""))
 
     def test_exposure(self) -> None:
-        # 1.4 of 10 when this was written; threshold is in tenths.
+        # 1.3 of 10 when this was written; threshold is in tenths.
         for recipe in SERVICES:
             with self.subTest(recipe.name):
                 name = self.write(recipe, True)

@@ -39,6 +39,7 @@ class SettingsTest(unittest.TestCase):
             "RELOAD": ("1; reboot", "hup", "HUP INT"),
             "LOGPIPE": ("", "yes", "2"),
             "STDOUT_CONSOLE": ("", "yes", "2", "1"),
+            "ADDRESS_FAMILIES": ("", "INET", "AF_INET,AF_UNIX", "~AF_INET"),
             "TYPE": ("simple", "forking", ""),
             "WATCHDOG": ("30", "soon"),
             "START_TIMEOUT": ("", "0", "1.5", "10s", "-1", "10000"),
@@ -96,6 +97,11 @@ class UnitTest(unittest.TestCase):
         service = unit("service.unit.in", CAPABILITIES="CAP_NET_BIND_SERVICE")["Service"]
         for key in ("CapabilityBoundingSet", "AmbientCapabilities"):
             self.assertEqual(service[key], "CAP_NET_BIND_SERVICE")
+
+    def test_sockets(self) -> None:
+        self.assertEqual(unit("service.unit.in")["Service"]["RestrictAddressFamilies"], "AF_INET AF_INET6 AF_UNIX")
+        service = unit("service.unit.in", ADDRESS_FAMILIES="AF_UNIX")["Service"]
+        self.assertEqual(service["RestrictAddressFamilies"], "AF_UNIX")
 
     def test_no_placeholder_is_left(self) -> None:
         values = service_files.settings(systemd=True)

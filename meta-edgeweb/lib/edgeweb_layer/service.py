@@ -18,6 +18,7 @@ SETTINGS = (
     "WATCHDOG",
     "FATAL_STATUS",
     "CAPABILITIES",
+    "ADDRESS_FAMILIES",
     "START_TIMEOUT",
     "STOP_TIMEOUT",
 )
@@ -54,6 +55,8 @@ def wrong(settings):
         found.append(f"EDGEWEB_SERVICE_TYPE is {settings['TYPE']!r}; one of {', '.join(TYPES)}")
     if settings["RELOAD"] and not SIGNAL.fullmatch(settings["RELOAD"]):
         found.append(f"EDGEWEB_SERVICE_RELOAD is {settings['RELOAD']!r}; the name of a signal, such as HUP, or empty")
+    if not re.fullmatch(r"AF_[A-Z0-9]+( +AF_[A-Z0-9]+)*", settings["ADDRESS_FAMILIES"]):
+        found.append(f"EDGEWEB_SERVICE_ADDRESS_FAMILIES is {settings['ADDRESS_FAMILIES']!r}; such as AF_INET AF_UNIX")
     if settings["LOGPIPE"] not in ("0", "1"):
         found.append(f"EDGEWEB_SERVICE_LOGPIPE is {settings['LOGPIPE']!r}; 1 for its output in the log, or 0")
     if settings["STDOUT_CONSOLE"] not in ("0", "1"):
@@ -61,9 +64,7 @@ def wrong(settings):
             f"EDGEWEB_SERVICE_STDOUT_CONSOLE is {settings['STDOUT_CONSOLE']!r}; 1 for its output on the console, or 0"
         )
     elif settings["STDOUT_CONSOLE"] == settings["LOGPIPE"] == "1":
-        found.append(
-            "EDGEWEB_SERVICE_STDOUT_CONSOLE is 1, but EDGEWEB_SERVICE_LOGPIPE takes its output; one of them"
-        )
+        found.append("EDGEWEB_SERVICE_STDOUT_CONSOLE is 1, but EDGEWEB_SERVICE_LOGPIPE takes its output; one of them")
     if settings["WATCHDOG"] and settings["TYPE"] != "notify":
         found.append("EDGEWEB_SERVICE_WATCHDOG is set, but only a service of type notify can feed it; empty it")
     for key in ("WATCHDOG", "START_TIMEOUT", "STOP_TIMEOUT"):

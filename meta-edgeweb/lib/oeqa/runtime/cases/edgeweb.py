@@ -26,6 +26,7 @@ CONFINED = {
     "ProtectHome": "yes",
     "PrivateTmp": "yes",
     "PrivateDevices": "yes",
+    "PrivateMounts": "yes",
     "ProtectKernelModules": "yes",
     "ProtectKernelTunables": "yes",
     "ProtectControlGroups": "yes",
@@ -43,11 +44,13 @@ class EdgewebCase(OERuntimeTestCase):
         self.assertEqual(status, 0, f"{command}: status {status}: {output}")
         return output.strip()
 
-    def endpoints(self):
-        return json.loads(self.say("cat /run/edgeweb/endpoints.json"))
-
     def pid(self):
-        return self.endpoints()["pid"]
+        return json.loads(self.say("cat /run/edgeweb/endpoints.json"))["pid"]
+
+    def port(self, scheme):
+        """Where that is listened for first."""
+        endpoints = json.loads(self.say("cat /run/edgeweb/endpoints.json"))["endpoints"]
+        return next(endpoint["port"] for endpoint in endpoints if endpoint["scheme"] == scheme)
 
     def is_healthy(self):
         return self.target.run("edgeweb health")[0] == 0
@@ -95,12 +98,24 @@ class EdgewebTest(EdgewebCase):
 
     @OETestDepends(["edgeweb.EdgewebTest.test_edgeweb_health"])
     @OEHasPackage(["busybox", "wget"])
-    def test_edgeweb_page(self):
-        port = self.endpoints()["endpoints"][0]["port"]
-        page = self.say(f"wget -q -O - http://127.0.0.1:{port}/")
-        self.assertIn("<!doctype html", page.lower()[:200])
-        self.assertEqual(self.say(f"wget -q -O - http://127.0.0.1:{port}/health"), '{"status":"ok"}')
-        self.assertNotEqual(self.target.run(f"wget -q -O - http://127.0.0.1:{port}/api/admin/config")[0], 0)
+    def test_edgeweb_in_clear(self):
+        # A device's wget may have no TLS.
+        url = f"http://127.0.0.1:{self.port('http')}"
+        self.assertEqual(self.say(f"wget -q -O - {url}/health"), '{"status":"ok"}')
+        for path, options in (("/api/admin/users", ""), ("/api/public/session", "--post-data={}")):
+            self.assertNotEqual(self.target.run(f"wget -q -O - {options} {url}{path}")[0], 0, path)
+
+    @OETestDepends(["edgeweb.EdgewebTest.test_edgeweb_health"])
+    def test_edgeweb_listens_over_tls(self):
+        # Hexadecimal, as the kernel lists it among those that listen (0A).
+        listening = self.say("cat /proc/net/tcp /proc/net/tcp6")
+        self.assertRegex(listening, rf"(?m)^ *\d+: \w+:{self.port('https'):04X} \w+:0000 0A ")
+
+    @OETestDepends(["edgeweb.EdgewebTest.test_edgeweb_health"])
+    def test_edgeweb_users(self):
+        self.say("echo seven blue herons at dusk | edgeweb user add oeqa --role user")
+        self.assertRegex(self.say("edgeweb user list"), r"(?m)^oeqa +user$")
+        self.say("edgeweb user remove oeqa")
 
     @OETestDepends(["edgeweb.EdgewebTest.test_edgeweb_health"])
     def test_edgeweb_own_user(self):
@@ -112,8 +127,10 @@ class EdgewebTest(EdgewebCase):
 
     @OETestDepends(["edgeweb.EdgewebTest.test_edgeweb_health"])
     def test_edgeweb_directories(self):
-        for path, mode in (("/run/edgeweb", "755"), ("/var/lib/edgeweb", "750")):
+        for path, mode in (("/run/edgeweb", "755"), ("/var/lib/edgeweb", "700")):
             self.assertEqual(self.say(f"stat -c '%U:%G %a' {path}/."), f"edgeweb:edgeweb {mode}", path)
+        self.assertEqual(self.say("stat -c '%U %a' /var/lib/edgeweb/tls/device.key"), "edgeweb 600")
+        self.assertEqual(self.say("stat -c '%U:%G %a' /etc/edgeweb/tls"), "root:edgeweb 750")
         for path in ("/usr/bin/edgeweb", "/etc/edgeweb/edgeweb.toml"):
             self.assertRegex(self.say(f"stat -L -c '%U %a' {path}"), r"^root [0-7][0-5][0-5]$", path)
 
@@ -132,7 +149,7 @@ class EdgewebTest(EdgewebCase):
     @OETestDepends(["edgeweb.EdgewebTest.test_edgeweb_health"])
     @OEHasPackage(["systemd", "busybox-syslog", "sysklogd", "rsyslog", "syslog-ng"])
     def test_edgeweb_log(self):
-        self.assertRegex(self.log(), r"edgeweb\[\d+\]: listening on http")
+        self.assertRegex(self.log(), r"edgeweb\[\d+\]: listening on https://")
 
     @OETestDepends(["edgeweb.EdgewebTest.test_edgeweb_log"])
     def test_edgeweb_drain(self):
