@@ -164,7 +164,12 @@ def clippy() -> list[Result]:
 SYSLOG_NG_NEEDS = ("libcap2", "libglib2.0-0", "libivykis0", "libjson-c5", "libnet1", "libpcre3", "libssl3", "libwrap0")
 
 STEPS = [
-    Step("style", "formatting, the linters of shell and Python, licences and duplicates of crates", ("git", "python3-venv", "shellcheck"), style),
+    Step(
+        "style",
+        "formatting, the linters of shell and Python, licences and duplicates of crates",
+        ("git", "python3-venv", "shellcheck"),
+        style,
+    ),
     Step("clippy", "the Rust linter, with every warning an error", ("gcc", "libc6-dev"), clippy),
     Step(
         "service",
@@ -201,19 +206,19 @@ STEPS = [
     Step(
         "device",
         "the ARM binary, and the service in an ARM machine",
-        ("binutils", "e2fsprogs", "fakeroot", "file", "openssh-client", "qemu-system-arm"),
+        ("binutils", "e2fsprogs", "fakeroot", "file", "openssh-client", "openssl", "qemu-system-arm"),
         lambda: [check("scripts/build-arm"), unittests(sys.executable, "tests/device")],
     ),
     Step(
         "blackbox",
         "the service from outside: as a process here, on ARM, and on ARM with systemd",
-        ("e2fsprogs", "fakeroot", "gcc", "libc6-dev", "openssh-client", "qemu-system-arm"),
+        ("e2fsprogs", "fakeroot", "gcc", "libc6-dev", "openssh-client", "openssl", "qemu-system-arm"),
         lambda: [black_box("--host"), black_box(), black_box("--systemd")],
     ),
     Step(
         "readme",
         "the commands in the README, as they stand there",
-        ("binutils", "e2fsprogs", "git", "openssh-client", "qemu-system-arm"),
+        ("binutils", "curl", "e2fsprogs", "git", "openssh-client", "openssl", "qemu-system-arm"),
         lambda: [unittests(sys.executable, "tests/readme")],
     ),
 ]
