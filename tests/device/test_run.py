@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import threading
@@ -75,11 +76,19 @@ class TheCommand(unittest.TestCase):
             def handle_error(self, *_: object) -> None:
                 pass
 
+        certificate = self.directory / "other.pem"
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=other"
+        files = ["-keyout", certificate, "-out", certificate]
+        subprocess.run([*command.split(), *files], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
         with Server(("127.0.0.1", 0), Quiet) as other:
+            other.socket = context.wrap_socket(other.socket, server_side=True)
             threading.Thread(target=other.serve_forever, daemon=True).start()
             said = io.StringIO()
+            port = other.server_address[1]
             with contextlib.redirect_stdout(said):
-                status = check.report(Target("another server", other.server_address[1], frozenset()))
+                status = check.report(Target("another server", port, port, frozenset()))
             other.shutdown()
         self.assertEqual(status, 1)
         self.assertIn("test_health (tests.blackbox.test_http.Health.test_health) ... FAIL", said.getvalue())

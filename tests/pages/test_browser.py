@@ -22,21 +22,24 @@ class StartPageTest(unittest.TestCase):
         self.folder = Path(folder.name)
         config = self.folder / "edgeweb.toml"
         config.write_text(
-            f'server.runtime_dir = "{self.folder}/run"\nlog.journal.directory = "{self.folder}/journal"\n'
-            'http.address = "127.0.0.1"\nhttp.port = 0\nlog.syslog.enabled = false\n'
+            f'server.runtime_dir = "{self.folder}/run"\nserver.state_dir = "{self.folder}/state"\n'
+            f'tls.directory = "{self.folder}/tls"\nauth.provisioned_users = "{self.folder}/users.toml"\n'
+            f'log.journal.directory = "{self.folder}/journal"\nlog.syslog.enabled = false\n'
+            'http.address = "127.0.0.1"\nhttp.port = 0\nhttps.address = "127.0.0.1"\nhttps.port = 0\n'
         )
         self.assertTrue(BINARY.exists(), f"{BINARY} is missing; run cargo build in service/ first")
-        service = subprocess.Popen([BINARY, "serve", "--config", config])
+        service = subprocess.Popen([BINARY, "serve", "--config", config], stdout=subprocess.DEVNULL)
         self.addCleanup(service.wait, LIMIT)
         self.addCleanup(service.terminate)
-        self.url = self.wait_for_url()
+        urls = self.wait_for_urls()
+        self.url, self.url_in_clear = urls["https"], urls["http"]
 
-    def wait_for_url(self) -> str:
+    def wait_for_urls(self) -> dict[str, str]:
         deadline = time.monotonic() + LIMIT
         while time.monotonic() < deadline:
             try:
-                endpoint = json.loads((self.folder / "run" / "endpoints.json").read_text())["endpoints"][0]
-                return f"http://{endpoint['address']}:{endpoint['port']}/"
+                endpoints = json.loads((self.folder / "run" / "endpoints.json").read_text())["endpoints"]
+                return {e["scheme"]: f"{e['scheme']}://{e['address']}:{e['port']}/" for e in endpoints}
             except (OSError, ValueError):
                 time.sleep(0.05)
         raise AssertionError("the service did not say where it listens")
@@ -56,6 +59,8 @@ class StartPageTest(unittest.TestCase):
                 "--disable-background-networking",
                 "--disable-component-update",
                 "--disable-sync",
+                # The device's certificate is signed by nobody but itself.
+                "--ignore-certificate-errors",
                 "--enable-logging=stderr",
                 "--virtual-time-budget=8000",
                 f"--user-data-dir={self.folder}/browser",
@@ -79,6 +84,11 @@ class StartPageTest(unittest.TestCase):
         self.assertIn(f'<dd id="version">{version.stdout.splitlines()[0].split()[1]}</dd>', document)
         self.assertRegex(document, r'<dd id="uptime">00:00:\d\d</dd>')
         # A violation of the content security policy or a missing file would be said here.
+        self.assertEqual(console, "")
+
+    def test_in_clear_it_is_led_to_https(self) -> None:
+        document, console = self.browse(self.url_in_clear)
+        self.assertIn("The device is well.", document)
         self.assertEqual(console, "")
 
 
