@@ -19,8 +19,9 @@ from scripts.lib.steps import Failure
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = ROOT / "service"
-VENV = ROOT / "build" / "venv"
-SYSLOG_NG = ROOT / "build" / "syslog-ng"
+BUILD = ROOT / "build"
+VENV = BUILD / "venv"
+SYSLOG_NG = BUILD / "syslog-ng"
 STEP_LIMIT = 2400  # s; a step that takes longer has hung
 
 CARGO_RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
@@ -150,12 +151,13 @@ def style() -> list[Result]:
 
 def service() -> list[Result]:
     unpack_syslog_ng()
-    return [cargo_test()]
+    return [cargo_test(), cargo_test("--features=policy", "--test=policy")]
 
 
 def clippy() -> list[Result]:
     # The features that a recipe may leave out: none, and all but systemd (an image with sysvinit).
     choices: list[list[str]] = [[], ["--no-default-features"], ["--no-default-features", "--features=overlay,syslog"]]
+    choices.append(["--features=policy"])
     lint = ["cargo", "clippy", "--locked", "--all-targets"]
     return [check(*lint, *choice, "--", "--deny=warnings", cwd=SERVICE) for choice in choices]
 
@@ -238,6 +240,49 @@ def power_cut(cuts: int, seed: int) -> Step:
     )
 
 
+FUZZ_SECONDS = 60  # for each target
+CARGO_FUZZ = "0.13.2"
+
+
+def fuzz(seconds: int) -> Step:
+    """Not one of STEPS either: chance finds what it finds, and takes its time."""
+    return Step(
+        "fuzz",
+        f"what strangers send, thrown at the code that reads it first, {seconds} s each",
+        ("g++", "gcc", "libc6-dev"),
+        lambda: [fuzz_target(target, seconds) for target in fuzz_targets()],
+    )
+
+
+def fuzz_targets() -> list[str]:
+    """Their names; cargo-fuzz is there afterwards."""
+    installed = call(
+        *("cargo", "install", "--locked", "--root", BUILD / "cargo-fuzz", f"cargo-fuzz@{CARGO_FUZZ}"),
+    )
+    if installed[0] != 0:
+        raise Failure("cargo-fuzz cannot be installed, see above")
+    return sorted(path.stem for path in (SERVICE / "fuzz" / "fuzz_targets").glob("*.rs"))
+
+
+def fuzz_target(target: str, seconds: int) -> Result:
+    # What was found in earlier runs is kept, but not among the sources.
+    found = BUILD / "fuzz" / target
+    found.mkdir(parents=True, exist_ok=True)
+    artifacts = BUILD / "fuzz" / "artifacts"
+    artifacts.mkdir(exist_ok=True)
+    # Without a sanitizer, which needs a nightly compiler: the crate has no unsafe code that one could watch.
+    command = (BUILD / "cargo-fuzz" / "bin" / "cargo-fuzz", "run", "--sanitizer", "none", target)
+    limits = (f"-max_total_time={seconds}", "-max_len=65536", "-timeout=10", "-rss_limit_mb=1024")
+    status, _ = call(
+        *(*command, found, SERVICE / "fuzz" / "corpus" / target, "--"),
+        *(*limits, "-print_final_stats=1", f"-artifact_prefix={artifacts}/{target}-"),
+        cwd=SERVICE,
+    )
+    if status != 0:
+        print(f"    the input is in {artifacts}; again: cargo fuzz run --sanitizer none {target} FILE", flush=True)
+    return Result(1, 0) if status == 0 else Result(0, 1)
+
+
 def ensure_packages(packages: tuple[str, ...]) -> None:
     """Installs them, or says the one command that does; by the function that all scripts use."""
     script = 'root=$1; shift; source "$root/scripts/lib/host_packages.sh"; ensure_packages "run this test" "$@"'
@@ -279,14 +324,24 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="the random moments of an earlier run, which says its seed"
     )
+    parser.add_argument(
+        "--fuzz",
+        action="store_true",
+        help="run this instead: what strangers send is thrown at the code that reads it first, about 8 minutes",
+    )
+    parser.add_argument(
+        "--seconds", type=int, default=FUZZ_SECONDS, metavar="N", help="for each fuzz target (default: %(default)s)"
+    )
     chosen = parser.parse_args()
     for name in chosen.step:
         if name not in {step.name for step in STEPS}:
             parser.error(f"there is no step {name}; see scripts/test --help")
-    if chosen.power_cut and chosen.step:
-        parser.error("--power-cut runs alone, without steps")
+    if sum((chosen.power_cut, chosen.fuzz, bool(chosen.step))) > 1:
+        parser.error("--power-cut, --fuzz and steps do not go together")
     if chosen.cuts < 2:
         parser.error("--cuts wants a number from 2 on")
+    if chosen.seconds < 1:
+        parser.error("--seconds wants a number from 1 on")
     return chosen
 
 
@@ -298,6 +353,8 @@ def main() -> int:
     began = time.monotonic()
     if chosen.power_cut:
         steps = [power_cut(chosen.cuts, chosen.seed)]
+    elif chosen.fuzz:
+        steps = [fuzz(chosen.seconds)]
     else:
         steps = [step for step in STEPS if not chosen.step or step.name in chosen.step]
     results = {step.name: run_step(step) for step in steps}
@@ -306,8 +363,9 @@ def main() -> int:
         print(f"{name:<8} {'ok' if result.failed == 0 else 'FAILED'}")
     passed = sum(result.passed for result in results.values())
     failed = sum(result.failed for result in results.values())
-    if not chosen.step and not chosen.power_cut:
+    if not chosen.step and not chosen.power_cut and not chosen.fuzz:
         print("left to scripts/test-layer, which needs BitBake and its metadata: everything that builds the layer")
+        print("left to scripts/test --fuzz, which takes its time: what strangers send, made up by chance")
         print("left to scripts/test --power-cut, which takes its time: the log's journal under power cuts")
     print(f"{passed} passed, {failed} failed")
     return 0 if failed == 0 else 1
