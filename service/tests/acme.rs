@@ -15,7 +15,7 @@ use std::thread;
 
 use common::https::{client_config, connect_tls, request};
 use common::users::Device;
-use common::{Service, TempDir, clock_from, connect, device_config, eventually, get};
+use common::{Service, TempDir, clock_from, connect, device_config, eventually, get, run};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -665,7 +665,7 @@ fn an_authority_that_does_not_answer_holds_nothing_up() {
     asked.read_to_end(&mut rest).unwrap();
 }
 
-/// An authority that answers every request with `answer`.
+/// An authority that answers every request with `answer`, in which `PORT` stands for its port.
 fn refusing(ca: &PrivateCa, answer: String) -> u16 {
     let read = |name: &str| fs::read(ca.directory.path().join(name)).unwrap();
     let chain = vec![CertificateDer::from(read("cert.der"))];
@@ -679,6 +679,7 @@ fn refusing(ca: &PrivateCa, answer: String) -> u16 {
     let config = Arc::new(config);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
+    let answer = answer.replace("PORT", &port.to_string());
     thread::spawn(move || {
         for socket in listener.incoming() {
             let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
@@ -724,9 +725,61 @@ fn what_an_authority_says_is_told_in_one_line_and_its_wish_is_kept() {
     let port = refusing(&ca, String::from("HTTP/1.1 200 OK\r\n\r\n<html>"));
     let config = acme_config(port, &ca.file, &["pump.example"], "");
     reload(&service, ports, &config);
-    service.wait_for_log("what the authority sent is not understood");
+    service.wait_for_log("is no directory of an ACME authority");
     // The listener in clear, meanwhile, shows nothing to whoever guesses.
     let path = "/.well-known/acme-challenge/guess";
     assert_ne!(get(service.address, path, &[]).status, 200);
     drop(connect(service.address));
+}
+
+#[test]
+fn a_directory_that_is_no_url_is_a_wrong_configuration() {
+    let directory = TempDir::new();
+    let text = device_config(
+        directory.path(),
+        "[tls.acme]\nenabled = true\ndirectory_url = \"https://no where/dir\"\nnames = [\"pump.example\"]\n",
+    );
+    let file = directory.write("edgeweb.toml", text);
+    let checked = run(common::edgeweb()
+        .arg("check-config")
+        .arg("--config")
+        .arg(file));
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert_eq!(checked.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("tls.acme.directory_url: \"https://no where/dir\": "),
+        "{said}"
+    );
+}
+
+#[test]
+fn nothing_that_an_authority_says_ends_the_renewals() {
+    let ca = PrivateCa::new();
+    let ports = Ports::new();
+    let url = "https://localhost:PORT/";
+    // A directory, an account and an order, whichever is asked for; the order waits for ever.
+    let waiting = json!({
+        "newNonce": url, "newAccount": url, "newOrder": url,
+        "status": "pending", "authorizations": [], "finalize": url,
+    });
+    let never = format!(
+        "HTTP/1.1 200 OK\r\nlocation: {url}\r\nreplay-nonce: n\r\nretry-after: {}\r\n\r\n{waiting}",
+        u64::MAX
+    );
+    let nowhere = json!({"newNonce": "no where", "newAccount": url, "newOrder": url});
+    let nowhere = format!("HTTP/1.1 200 OK\r\n\r\n{nowhere}");
+    let mut service: Option<Service> = None;
+    for (answer, reason) in [
+        (never, "the authority has not decided in time"),
+        (nowhere, "is no directory of an ACME authority"),
+    ] {
+        let config = acme_config(refusing(&ca, answer), &ca.file, &["pump.example"], "");
+        match &service {
+            Some(service) => reload(service, ports, &config),
+            None => service = Some(start(TempDir::new(), ports, &config)),
+        }
+        let service = service.as_ref().unwrap();
+        service.wait_for_log(reason);
+        assert!(!service.log().contains("panicked"), "{}", service.log());
+    }
 }

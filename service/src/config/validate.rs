@@ -186,6 +186,10 @@ fn validate_acme(config: &Config) -> Result<(), OutOfRange> {
         let reason = format!("{:?} does not begin with https://", acme.directory_url);
         return Err(("tls.acme.directory_url", reason));
     }
+    if let Err(error) = acme.directory_url.parse::<http::Uri>() {
+        let reason = format!("{:?}: {error}", acme.directory_url);
+        return Err(("tls.acme.directory_url", reason));
+    }
     absolute("tls.acme.ca_file", &acme.ca_file)?;
     within("tls.acme.names", acme.names.len() as u64, 1, 16)
         .map_err(|(key, reason)| (key, format!("their number, {reason}")))?;

@@ -19,6 +19,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -86,19 +87,21 @@ impl HttpClient for AcmeHttpClient {
                 .await
                 .map_err(|_| failed(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())))?
                 .map_err(failed)?;
-            let (parts, body) = answer.into_parts();
+            let (mut parts, body) = answer.into_parts();
+            let wait = bound_wait(&mut parts.headers, SystemTime::now());
             let refused = parts.status.is_client_error() || parts.status.is_server_error();
             if refused {
-                *inner.wait.lock().unwrap_or_else(PoisonError::into_inner) =
-                    retry_after(&parts.headers, SystemTime::now());
+                *inner.wait.lock().unwrap_or_else(PoisonError::into_inner) = wait;
             }
+            // instant-acme takes what it gets for what it expects.
             if refused || parts.status.is_redirection() {
-                // instant-acme takes what it gets for what it expects.
                 match serde_json::from_slice::<Problem>(&body) {
                     Ok(_) if head.method == Method::POST => {}
                     Ok(problem) => return Err(problem.into()),
                     Err(_) => return Err(failed(format!("it answers {}", parts.status))),
                 }
+            } else if head.method == Method::GET && !is_directory(&body) {
+                return Err(failed(String::from("is no directory of an ACME authority")));
             }
             Ok(BytesResponse {
                 parts,
@@ -155,8 +158,9 @@ impl Inner {
 
 /// Where a request went, without the query.
 fn place(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or_default();
     let host = uri.authority().map_or("", |authority| authority.as_str());
-    format!("https://{host}{}", uri.path())
+    format!("{scheme}://{host}{}", uri.path())
 }
 
 fn host(uri: &Uri) -> Result<&str, String> {
@@ -286,9 +290,23 @@ fn join_chunks(mut rest: &[u8]) -> Result<Option<Bytes>, String> {
     }
 }
 
-/// `Retry-After` (RFC 9110, section 10.2.3), at most [`LONGEST_WAIT`].
-fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+/// Whether `body` is a directory (RFC 8555, section 7.1.1) that says where to begin. instant-acme panics when what
+/// stands there is no URL.
+fn is_directory(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Directory {
+        new_nonce: String,
+    }
+    serde_json::from_slice(body)
+        .is_ok_and(|directory: Directory| directory.new_nonce.parse::<Uri>().is_ok())
+}
+
+/// `Retry-After` (RFC 9110, section 10.2.3). Who reads it after this finds no more than [`LONGEST_WAIT`]: instant-acme
+/// adds what stands there to the time, and panics when it is too much.
+fn bound_wait(headers: &mut header::HeaderMap, now: SystemTime) -> Option<Duration> {
+    let field = headers.remove(header::RETRY_AFTER)?;
+    let text = field.to_str().ok()?.trim();
     let wait = match text.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => httpdate::parse_http_date(text)
@@ -296,7 +314,9 @@ fn retry_after(headers: &header::HeaderMap, now: SystemTime) -> Option<Duration>
             .duration_since(now)
             .unwrap_or_default(),
     };
-    Some(wait.min(LONGEST_WAIT))
+    let wait = wait.min(LONGEST_WAIT);
+    headers.insert(header::RETRY_AFTER, wait.as_secs().into());
+    Some(wait)
 }
 
 fn tls_reason(error: &io::Error) -> String {
@@ -411,14 +431,18 @@ mod tests {
             ("120", Some(120)),
             ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
             ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
-            ("99999999999", Some(604_800)),
+            ("18446744073709551615", Some(604_800)),
+            ("18446744073709551616", None),
             ("soon", None),
             ("-1", None),
         ] {
             let mut headers = header::HeaderMap::new();
             headers.insert(header::RETRY_AFTER, text.parse().unwrap());
             let expected = wait.map(Duration::from_secs);
-            assert_eq!(retry_after(&headers, now), expected, "{text}");
+            assert_eq!(bound_wait(&mut headers, now), expected, "{text}");
+            let left = headers.get(header::RETRY_AFTER).map(|value| value.to_str());
+            let expected = wait.map(|wait| wait.to_string());
+            assert_eq!(left.transpose().unwrap(), expected.as_deref(), "{text}");
         }
     }
 }
