@@ -607,6 +607,10 @@ fn api_tokens_have_a_name_a_role_and_an_end_and_breed_nothing() {
             json!({"name": "more", "role": "user", "days": 1}),
         ),
         ("DELETE", "/api/admin/tokens/backup", Value::Null),
+        ("PUT", "/api/admin/trust", Value::Null),
+        ("DELETE", "/api/admin/trust", Value::Null),
+        ("PUT", "/api/admin/trust/crl", Value::Null),
+        ("DELETE", "/api/admin/trust/crl", Value::Null),
         ("POST", "/api/admin/token-key", json!({"now": true})),
         (
             "PUT",

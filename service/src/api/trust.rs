@@ -8,7 +8,7 @@ use super::caller::{Admin, Caller};
 use super::certificate::{blocking, body, media_type, record};
 use super::error::Problem;
 use super::route_group::RouteGroup;
-use crate::auth::Role;
+use crate::auth::{AuthError, Role, Via};
 use crate::server::Core;
 use crate::tls::{MAX_TRUST_BYTES, TrustView};
 
@@ -38,6 +38,7 @@ async fn install(
     asked: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
+    no_api_token(&caller)?;
     check_is_pem(&asked)?;
     let pem = body(payload, MAX_TRUST_BYTES).await?;
     let result = blocking(move || core.tls.install_anchors(&pem)).await?;
@@ -50,6 +51,7 @@ async fn remove(
     core: Data<Core>,
     asked: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
+    no_api_token(&caller)?;
     let result = blocking(move || core.tls.remove_anchors()).await?;
     record(&caller, &asked, "trust.remove", "trust anchors", &result);
     Ok(view(&result?))
@@ -61,6 +63,7 @@ async fn install_crls(
     asked: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Problem> {
+    no_api_token(&caller)?;
     check_is_pem(&asked)?;
     let pem = body(payload, MAX_TRUST_BYTES).await?;
     let result = blocking(move || core.tls.install_crls(&pem)).await?;
@@ -73,9 +76,18 @@ async fn remove_crls(
     core: Data<Core>,
     asked: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
+    no_api_token(&caller)?;
     let result = blocking(move || core.tls.remove_crls()).await?;
     record(&caller, &asked, "crl.remove", "revocation lists", &result);
     Ok(view(&result?))
+}
+
+/// SECURITY: who steals an API token must not make certificates with it that outlive it.
+fn no_api_token(caller: &Caller<Admin>) -> Result<(), Problem> {
+    match caller.via {
+        Via::ApiToken(_) => Err(AuthError::NotForApiTokens.into()),
+        _ => Ok(()),
+    }
 }
 
 fn check_is_pem(request: &HttpRequest) -> Result<(), Problem> {

@@ -84,7 +84,9 @@ pub enum AuthError {
     #[error("this is for somebody who logged in with a password")]
     NotASession,
     /// An API token must not make what would outlive it.
-    #[error("an API token may not change users, tokens and keys; log in with a password")]
+    #[error(
+        "an API token may not change users, tokens, keys and whom the device trusts; log in with a password"
+    )]
     NotForApiTokens,
     /// One's own password is changed with the old one.
     #[error(
