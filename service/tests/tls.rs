@@ -12,7 +12,7 @@ use common::{Answer, Service, TempDir, device_config, eventually, run};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SerialNumber,
+    SanType, SerialNumber,
 };
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
@@ -688,6 +688,108 @@ fn managed_port(service: &Service) -> u16 {
         .iter()
         .find(|address| **address != https && **address != in_clear);
     other.expect("a third endpoint").port()
+}
+
+/// A client's certificate with a SPIFFE ID.
+fn spiffe_client(directory: &TempDir, id: &str, issuer: &Ca) -> PathBuf {
+    let key = KeyPair::generate().unwrap();
+    let mut params = params("machine");
+    params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    let name = format!("{}.pem", id.replace([':', '/'], "-"));
+    directory.write(&name, certificate.pem() + &key.serialize_pem())
+}
+
+/// The status that curl gets with `certificate`.
+fn status(service: &Service, certificate: &Path, options: &[&str], path: &str) -> String {
+    let url = format!("https://{}{path}", service.https());
+    let output = run(Command::new("curl")
+        .args([
+            "--silent",
+            "--insecure",
+            "--max-time",
+            "15",
+            "--output",
+            "/dev/null",
+        ])
+        .args(["--write-out", "%{http_code}", "--cert"])
+        .arg(certificate)
+        .args(options)
+        .arg(url));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_clients_certificate_gives_the_role_that_the_configuration_says() {
+    let directory = TempDir::new();
+    let ours = ca("ours");
+    directory.write("tls/client-ca.crt", ours.pem());
+    let service = start(
+        directory,
+        r#"
+        https.client_certificates = "optional"
+        [[tls.client_roles]]
+        spiffe_id = "spiffe://factory/manager/*"
+        role = "admin"
+        [[tls.client_roles]]
+        subject = "CN=ops"
+        role = "user"
+        "#,
+    );
+    let at = &service.directory;
+    let manager = spiffe_client(at, "spiffe://factory/manager/1", &ours);
+    let ops = client(at, 7, &ours);
+    let other = spiffe_client(at, "spiffe://factory/managers", &ours);
+    let elsewhere = spiffe_client(at, "spiffe://factory.example/manager/1", &ours);
+    for (who, user, admin) in [
+        (&manager, "200", "200"),
+        (&ops, "200", "403"),
+        (&other, "401", "401"),
+        (&elsewhere, "401", "401"),
+    ] {
+        for http in ["--http1.1", "--http2"] {
+            assert_eq!(
+                status(&service, who, &[http], "/api/user/session"),
+                user,
+                "{who:?}"
+            );
+            assert_eq!(
+                status(&service, who, &[http], "/api/admin/users"),
+                admin,
+                "{who:?}"
+            );
+        }
+    }
+    // A token decides, if there is one: also one that makes less of the caller, or none.
+    let wrong = ["--header", "Authorization: Bearer x"];
+    assert_eq!(
+        status(&service, &manager, &wrong, "/api/user/session"),
+        "401"
+    );
+    let administrator = Admin::claim(&service);
+    let token = format!("Authorization: {}", administrator.authorization);
+    assert_eq!(
+        status(&service, &ops, &["--header", &token], "/api/admin/users"),
+        "200"
+    );
+    // A browser shows a certificate whatever page makes it ask.
+    let change = ["--request", "DELETE", "--header"];
+    let path = "/api/admin/tokens/none";
+    for (header, expected) in [
+        ("Sec-Fetch-Site: cross-site", "403"),
+        ("Sec-Fetch-Site: same-site", "403"),
+        ("Origin: https://evil.example", "403"),
+        ("Sec-Fetch-Site: same-origin", "404"),
+        ("X-Nothing: 1", "404"),
+    ] {
+        let options = [&change[..], &[header]].concat();
+        assert_eq!(
+            status(&service, &manager, &options, path),
+            expected,
+            "{header}"
+        );
+    }
 }
 
 const MANAGED: &str = r#"

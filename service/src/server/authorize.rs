@@ -94,7 +94,13 @@ fn principal(
             ));
         }
     }
-    Ok(without_token(connection))
+    let known = without_token(connection);
+    // SECURITY: a browser shows its certificate whatever page makes it ask, as it does with cookies.
+    if known.via == Via::Certificate && role > Role::Guest && !cross_site::is_safe(request.method())
+    {
+        cross_site::refuse(request.uri(), request.headers())?;
+    }
+    Ok(known)
 }
 
 fn without_token(connection: Option<&ConnectionState>) -> Principal {
