@@ -18,8 +18,8 @@ use common::users::Device;
 use common::{Service, TempDir, clock_from, connect, device_config, eventually, get, run};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
@@ -235,6 +235,8 @@ fn state_file(service: &Service, name: &str) -> PathBuf {
 struct Shown {
     names: Vec<String>,
     issuer: String,
+    /// From when until when it is valid, in seconds of Unix time.
+    valid: [u64; 2],
     der: Vec<u8>,
 }
 
@@ -258,6 +260,8 @@ impl Shown {
         Self {
             names,
             issuer: tbs.issuer().to_string(),
+            valid: [tbs.validity().not_before, tbs.validity().not_after]
+                .map(|time| time.to_unix_duration().as_secs()),
             der,
         }
     }
@@ -361,7 +365,12 @@ mod with_pebble {
         Shown::at(&service).is_issued_for(&["door.example", "pump.example"]);
         // The authority's protocol is offered no longer than it is needed.
         let asking = client_config(&["acme-tls/1"], None);
-        assert!(connect_tls(service.https(), &asking).is_err());
+        let name = ServerName::try_from("pump.example").unwrap();
+        let mut asking = ClientConnection::new(asking, name).unwrap();
+        let mut socket = connect(service.https());
+        // A proof could not be taken for a certificate either: the device must say no itself.
+        let refused = asking.complete_io(&mut socket).unwrap_err().to_string();
+        assert!(refused.contains("fatal alert"), "{refused}");
     }
 
     #[test]
@@ -378,6 +387,13 @@ mod with_pebble {
             (now != shown).then_some(now)
         });
         renewed.is_issued_for(&["pump.example"]);
+        // No sooner, and while the one before is still good.
+        let [begin, end] = shown.valid;
+        let [renewal, _] = renewed.valid;
+        assert!(
+            renewal >= begin + 6 && renewal <= end,
+            "{shown:?} {renewed:?}"
+        );
         let previous = state_file(&service, "acme.pem.previous");
         assert_eq!(fs::read_to_string(&previous).unwrap(), first);
         is_private(&previous);

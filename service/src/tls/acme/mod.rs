@@ -374,7 +374,7 @@ impl Worker {
 
 /// When two thirds of the time are over: what is left is enough for the longest pause between orders that fail.
 const fn renewal(not_before: i64, not_after: i64) -> i64 {
-    not_before.saturating_add(not_after.saturating_sub(not_before) / 3 * 2)
+    not_after.saturating_sub(not_after.saturating_sub(not_before) / 3)
 }
 
 /// What an authority said, on one line that ends.
