@@ -106,7 +106,10 @@ impl Problem {
     }
 
     /// The whole HTTP/1.1 response, for a connection on which no request was read to its end.
-    pub(crate) fn to_http1(&self, security_headers: &[(header::HeaderName, &str)]) -> Bytes {
+    pub(crate) fn to_http1(
+        &self,
+        security_headers: impl Iterator<Item = (header::HeaderName, &'static str)>,
+    ) -> Bytes {
         let body = self.json();
         let retry = self
             .retry_after

@@ -247,7 +247,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> Connection<T> {
     fn refuse(&mut self, problem: &Problem) {
         if let Some((io, place)) = self.io.take() {
             log::debug!("{}: {problem}", Peer(self.peer));
-            let answer = problem.to_http1(&security_headers::ALL);
+            let answer = problem.to_http1(security_headers::lines(self.state.is_tls()));
             actix_rt::spawn(async move {
                 refuse(io, answer).await;
                 drop(place);

@@ -344,7 +344,7 @@ fn admit(setup: &Setup, io: TcpStream) -> Result<Admitted<TcpStream>, DispatchEr
             note_full(setup, peer);
             if let Some(refusal) = Refusal::begin(setup) {
                 actix_rt::spawn(async move {
-                    refuse(io, no_place()).await;
+                    refuse(io, no_place(false)).await;
                     drop(refusal);
                 });
             }
@@ -363,12 +363,12 @@ fn note_full(setup: &Setup, peer: Option<SocketAddr>) {
     });
 }
 
-fn no_place() -> Bytes {
+fn no_place(is_tls: bool) -> Bytes {
     Problem::new(
         actix_web::http::StatusCode::SERVICE_UNAVAILABLE,
         "the device serves as many connections as it may; ask again in a moment",
     )
-    .to_http1(&security_headers::ALL)
+    .to_http1(security_headers::lines(is_tls))
 }
 
 /// A refusal has to be encrypted, too. It is said in HTTP/1.1, whatever else the client speaks.
@@ -383,7 +383,7 @@ async fn refuse_tls(
     let mut config = ServerConfig::clone(&config);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     if let Ok((stream, _)) = tls_stream::accept(io, Arc::new(config), DISCONNECT).await {
-        refuse(stream, no_place()).await;
+        refuse(stream, no_place(true)).await;
     }
     Err(full())
 }

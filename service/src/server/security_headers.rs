@@ -6,7 +6,7 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 ///
 /// The pages load nothing from elsewhere, run no inline script, are in nobody's frame, and use nothing of the
 /// browser's machine.
-pub(crate) const ALL: [(HeaderName, &str); 9] = [
+const ALL: [(HeaderName, &str); 9] = [
     (
         header::CONTENT_SECURITY_POLICY,
         "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
@@ -31,6 +31,12 @@ pub(crate) const ALL: [(HeaderName, &str); 9] = [
 
 /// Over TLS only (RFC 6797, section 7.2). A year, and not for names below the device's, which are others' machines.
 const STRICT_TRANSPORT_SECURITY: &str = "max-age=31536000";
+
+/// All of them, for an answer that is written by hand.
+pub(super) fn lines(is_tls: bool) -> impl Iterator<Item = (HeaderName, &'static str)> {
+    let strict = (header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT_SECURITY);
+    ALL.into_iter().chain(is_tls.then_some(strict))
+}
 
 /// Adds what is not there yet.
 pub(super) fn add(headers: &mut HeaderMap, is_tls: bool) {
