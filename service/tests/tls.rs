@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -14,6 +15,8 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
     SanType, SerialNumber,
 };
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -61,6 +64,16 @@ fn client(directory: &TempDir, serial: u64, issuer: &Ca) -> PathBuf {
     let certificate = params.signed_by(&key, issuer).unwrap();
     let name = format!("client-{serial}.pem");
     directory.write(&name, certificate.pem() + &key.serialize_pem())
+}
+
+/// What [`client`] wrote.
+fn identity(path: &Path) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let pem = fs::read(path).unwrap();
+    let certificate = CertificateDer::from_pem_slice(&pem).unwrap();
+    (
+        vec![certificate],
+        PrivateKeyDer::from_pem_slice(&pem).unwrap(),
+    )
 }
 
 fn crl(issuer: &Ca, revoked: &[u64]) -> String {
@@ -818,6 +831,19 @@ fn clients_show_certificates_until_they_are_revoked() {
     assert_eq!(answer.json()["anchors"][0]["subject"], "CN=ours");
     assert!(!gets_in(None) && gets_in(Some(&good)) && !gets_in(Some(&stranger)));
     assert!(curl_shows(&service, service.https().port(), None).is_some());
+
+    // A connection that was begun before the certificate was lost.
+    let config = client_config(&["http/1.1"], Some(identity(&good)));
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut open = connect_tls(address, &config).unwrap();
+    let mut ask = || exchange(&mut open, "GET", "/health", &[], b"");
+    assert_eq!(ask().unwrap().status, 200);
+    assert_eq!(admin.put("/trust/crl", crl(&ours, &[9])).status, 200);
+    assert_eq!(ask().unwrap().status, 200, "somebody else's was revoked");
+    assert_eq!(admin.put("/trust/crl", crl(&ours, &[7])).status, 200);
+    assert_eq!(ask().unwrap().status, 421);
+    assert!(ask().is_err(), "it is closed");
+    assert_eq!(admin.ask("DELETE", "/trust/crl", "", "").status, 200);
 
     // A session that was begun before the certificate was lost.
     let session = service.directory.path().join("session.pem");

@@ -17,19 +17,23 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::security_headers;
 use crate::api::error::Problem;
 use crate::config::Limits;
-use crate::tls::ClientIdentity;
+use crate::tls::{ClientIdentity, Tls};
 
 /// How long a refused client has to read the refusal before the connection is closed.
 const LINGER: Duration = Duration::from_secs(1);
 /// How many bytes of a refused client are read and thrown away, so that closing does not destroy
 /// the refusal on its way (RFC 9112, section 9.6).
 const LINGER_BYTES: u64 = 256 * 1024;
+
+/// How long a client's certificate is good for further requests before it is verified again: it may end meanwhile.
+const VERIFIED_FOR: Duration = Duration::from_secs(60);
 
 /// What the guard tells the stream about the requests on it. Both live on one worker's thread.
 #[derive(Default)]
@@ -40,14 +44,16 @@ pub(super) struct ConnectionState {
     header_deadline: Cell<Option<Instant>>,
     /// The last answer on this connection has been decided; what still comes is thrown away.
     closing: Cell<bool>,
+    /// The client has to connect anew; each answer says so.
+    ends: Cell<bool>,
     /// It came over the device's own socket.
     local: Cell<bool>,
     /// Its bytes are HTTP/2's, which bounds its headers itself.
     http2: Cell<bool>,
     /// It is encrypted.
     secure: Cell<bool>,
-    /// Who the client is, by the certificate that it showed.
-    client: OnceCell<ClientIdentity>,
+    /// The certificate that the client showed.
+    certificate: OnceCell<ClientCertificate>,
 }
 
 impl ConnectionState {
@@ -83,16 +89,33 @@ impl ConnectionState {
         self.secure.get() || self.local.get()
     }
 
-    pub(super) fn mark_secure(&self, client: Option<ClientIdentity>) {
+    pub(super) fn mark_secure(&self, certificate: Option<ClientCertificate>) {
         self.secure.set(true);
-        if let Some(client) = client {
+        if let Some(certificate) = certificate {
             // Told once, after the handshake.
-            let _ = self.client.set(client);
+            let _ = self.certificate.set(certificate);
         }
     }
 
     pub(super) fn client(&self) -> Option<&ClientIdentity> {
-        self.client.get()
+        self.certificate.get()?.identity.as_ref()
+    }
+
+    /// Whether the client's certificate, if it showed one, is still good: it may have ended, or have been revoked,
+    /// since the handshake.
+    pub(super) fn is_trusted(&self, tls: &Tls) -> bool {
+        self.certificate
+            .get()
+            .is_none_or(|certificate| certificate.is_trusted(tls))
+    }
+
+    /// Whoever is at the other end has to connect anew.
+    pub(super) fn end_after_answer(&self) {
+        self.ends.set(true);
+    }
+
+    pub(super) fn ends(&self) -> bool {
+        self.ends.get()
     }
 
     pub(super) fn close_after_answer(&self) {
@@ -110,6 +133,39 @@ impl ConnectionState {
             && !self.closing.get()
             && !self.http2.get()
             && !self.header.get().complete
+    }
+}
+
+/// What a client showed in the handshake.
+pub(super) struct ClientCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    identity: Option<ClientIdentity>,
+    /// By which trust it was last verified, and when; nothing for a resumed session, which verifies nothing.
+    verified: Cell<Option<(u64, Instant)>>,
+}
+
+impl ClientCertificate {
+    /// `chain` of a handshake that was `verified` by that trust just now.
+    pub(super) fn new(tls: &Tls, chain: &[CertificateDer<'static>], verified: Option<u64>) -> Self {
+        Self {
+            chain: chain.to_vec(),
+            identity: tls.client_identity(chain),
+            verified: Cell::new(verified.map(|trust| (trust, Instant::now()))),
+        }
+    }
+
+    fn is_trusted(&self, tls: &Tls) -> bool {
+        let trust = tls.trust_number();
+        let is_fresh = self
+            .verified
+            .get()
+            .is_some_and(|(by, at)| by == trust && at.elapsed() < VERIFIED_FOR);
+        if is_fresh {
+            return true;
+        }
+        let trusted = tls.still_verifies(&self.chain);
+        self.verified.set(trusted.then(|| (trust, Instant::now())));
+        trusted
     }
 }
 

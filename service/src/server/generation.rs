@@ -23,7 +23,7 @@ use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::web::{self, Data};
 use bytes::Bytes;
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::Core;
-use super::connection::{Connection, ConnectionState, Peer, Place, refuse};
+use super::connection::{ClientCertificate, Connection, ConnectionState, Peer, Place, refuse};
 use super::guard::{self, Rules};
 use super::host::HostNames;
 use super::http2;
@@ -265,7 +265,10 @@ where
     let peer = io.peer_addr().ok();
     // As for HTTP in clear.
     let _ = io.set_nodelay(true);
-    let config = setup.core.tls.server_config(clients);
+    let tls = &setup.core.tls;
+    // Before the configuration: of two that do not belong together, the older number makes it be verified again.
+    let trust = tls.trust_number();
+    let config = tls.server_config(clients);
     let limits = &setup.rules.limits;
     let limit = limits.max_connections;
     let Some(place) = Place::take(&setup.core.connections, &setup.connections, limit) else {
@@ -286,11 +289,15 @@ where
             return Ok(());
         }
     };
-    let chain = stream.get_ref().1.peer_certificates();
-    let client = chain.and_then(|chain| setup.core.tls.client_identity(chain));
+    let session = stream.get_ref().1;
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    let verified = (!is_resumed).then_some(trust);
+    let certificate = session
+        .peer_certificates()
+        .map(|chain| ClientCertificate::new(tls, chain, verified));
     let connection = Connection::new(stream, Some(place), peer, limits);
     let state = connection.state();
-    state.mark_secure(client);
+    state.mark_secure(certificate);
     match protocol {
         Protocol::None => Ok(()),
         Protocol::Http1 => http1.call((connection, peer)).await,

@@ -176,7 +176,8 @@ impl Guarded {
         if unread && let Some(connection) = &self.ticket.connection {
             connection.close_after_answer();
         }
-        if unread || self.core.lifecycle.is_draining() {
+        let distrusted = self.ticket.connection.as_ref().is_some_and(|c| c.ends());
+        if unread || distrusted || self.core.lifecycle.is_draining() {
             response
                 .head_mut()
                 .set_connection_type(ConnectionType::Close);
@@ -266,6 +267,16 @@ fn check(
         if is_in_clear && rules.in_clear == HttpContent::Redirect && !is_health_path(path) {
             return in_clear::redirect(core, request, host).map(Some);
         }
+    }
+    // SECURITY: a connection may be older than the revocation of the certificate that it began with.
+    if let Some(connection) = connection
+        && !connection.is_trusted(&core.tls)
+    {
+        connection.end_after_answer();
+        return Err(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "the certificate of this connection is no longer trusted; connect anew with one that is",
+        ));
     }
     // SECURITY: actix-web looks for the route behind the decoded path.
     let decoded = percent_decode_str(path).decode_utf8_lossy();

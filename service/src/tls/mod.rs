@@ -47,7 +47,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use serde::Deserialize;
 
@@ -107,9 +108,22 @@ impl Presented {
 /// What the next handshake asks clients for, and what their certificates let them do.
 struct Clients {
     configs: Configs,
+    /// Who verifies them.
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Grows with each change of whom to trust.
+    trust_number: u64,
     /// Every listener asks for a certificate, whatever its own configuration says.
     strict: bool,
     rules: Arc<[ClientRole]>,
+}
+
+impl Clients {
+    /// What was verified before is to be verified again.
+    fn set_trust(&mut self, configs: Configs, trust: &Trust) {
+        self.configs = configs;
+        self.verifier = Arc::clone(&trust.required);
+        self.trust_number += 1;
+    }
 }
 
 /// Why TLS cannot be offered. Each text is one line.
@@ -217,12 +231,15 @@ impl Tls {
             certificate::rfc3339(facts.not_after),
             facts.fingerprint_sha256
         );
+        let verifier = Arc::clone(&state.trust().required);
         let shared = Shared {
             state: Mutex::new(state),
             resolver,
             presented: RwLock::new(Presented::new(identity)),
             clients: RwLock::new(Clients {
                 configs,
+                verifier,
+                trust_number: 0,
                 strict: config.tls.mode == TlsMode::Strict,
                 rules: config.tls.client_roles.clone().into(),
             }),
@@ -244,7 +261,8 @@ impl Tls {
             let opened = State::open(config)?;
             let configs = configs(&self.shared.resolver, opened.trust())?;
             *state = opened;
-            self.shared.clients_mut(|clients| clients.configs = configs);
+            self.shared
+                .clients_mut(|clients| clients.set_trust(configs, state.trust()));
         } else {
             state.set_acme(config.tls.acme.enabled);
             self.shared.look(&mut state, true);
@@ -278,6 +296,25 @@ impl Tls {
             Arc::clone(&known.unwrap_or_else(PoisonError::into_inner).rules)
         };
         client::identify(chain.first()?, &rules, clock::now())
+    }
+
+    /// Which trust is in force: another number after each change.
+    pub(crate) fn trust_number(&self) -> u64 {
+        let known = self.shared.clients.read();
+        known.unwrap_or_else(PoisonError::into_inner).trust_number
+    }
+
+    /// Whether `chain`, which a handshake verified at another time, would be verified now.
+    pub(crate) fn still_verifies(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let verifier = {
+            let known = self.shared.clients.read();
+            Arc::clone(&known.unwrap_or_else(PoisonError::into_inner).verifier)
+        };
+        chain.split_first().is_some_and(|(leaf, issuers)| {
+            verifier
+                .verify_client_cert(leaf, issuers, UnixTime::now())
+                .is_ok()
+        })
     }
 
     /// The host names in the certificate that is presented, in lower case. Costs a clone of an `Arc`.
@@ -490,7 +527,7 @@ impl Shared {
     /// Puts `trust` in force, and ends what could be resumed under the one before.
     fn trust(&self, state: &mut State, trust: Trust) -> Result<(), TlsError> {
         let configs = configs(&self.resolver, &trust)?;
-        self.clients_mut(|clients| clients.configs = configs);
+        self.clients_mut(|clients| clients.set_trust(configs, &trust));
         log::info!(
             "clients' certificates: {} trust anchors, {} revocation lists",
             trust.anchors.len(),
