@@ -4,7 +4,7 @@
 mod common;
 
 use common::{PATIENCE, Service, TempDir, config_text, edgeweb, endpoints, eventually, get};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -108,7 +108,7 @@ fn sockets_that_systemd_passes_are_used() {
     let mut child = Ended(child);
     let answer = eventually("an answer on the passed socket", || {
         // The first connection is what starts the service.
-        std::net::TcpStream::connect(address).ok()?;
+        TcpStream::connect(address).ok()?;
         Some(get(address, "/health", &[]))
     });
     assert_eq!(answer.status, 200);
@@ -123,6 +123,21 @@ fn sockets_that_systemd_passes_are_used() {
         assert_eq!(get(address, "/health", &[]).status, 200);
         std::thread::sleep(Duration::from_millis(20));
     }
+    // Under STRICT it is not left open in clear.
+    let strict = "tls.mode = \"STRICT\"";
+    directory.write(
+        "edgeweb.toml",
+        common::device_config(directory.path(), strict),
+    );
+    let hangup = Command::new("kill")
+        .args(["-HUP", &child.0.id().to_string()])
+        .status();
+    assert!(hangup.unwrap().success());
+    eventually("nobody listens in clear", || {
+        TcpStream::connect(address).is_err().then_some(())
+    });
+    assert_eq!(common::endpoint(directory.path(), "http"), None);
+    assert!(common::endpoint(directory.path(), "https").is_some());
     let term = Command::new("kill")
         .args(["-TERM", &child.0.id().to_string()])
         .status();

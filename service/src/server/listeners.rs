@@ -165,7 +165,7 @@ pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) address: SocketAddr,
     pub(super) speaks: Speaks,
-    /// What it was bound for; none for systemd's, which a reload does not touch.
+    /// What it was bound for; none for systemd's, which a reload leaves where they are.
     wanted: Option<Wanted>,
 }
 
@@ -211,6 +211,38 @@ pub(super) fn bind_all(config: &Config, open: &[Listener]) -> Result<Vec<Listene
             }
         })
         .collect()
+}
+
+/// The sockets of `open`, which systemd passed, as `config` wants them from now on: with or without certificates of
+/// clients, and under STRICT none in clear.
+pub(super) fn take_on_passed(
+    config: &Config,
+    open: &[Listener],
+) -> Result<Vec<Listener>, ListenError> {
+    let strict = config.tls.mode == TlsMode::Strict;
+    let mut listeners = Vec::new();
+    for listener in open {
+        let speaks = match listener.speaks {
+            Speaks::Http if strict => {
+                log::warn!(
+                    "systemd passed {} for HTTP in clear; tls.mode is STRICT, it is closed until the next start",
+                    listener.address
+                );
+                continue;
+            }
+            Speaks::Http => Speaks::Http,
+            Speaks::Https(_) => Speaks::Https(config.https.client_certificates),
+        };
+        let again = listener.again().map_err(|source| ListenError::Refused {
+            address: listener.address,
+            source,
+        })?;
+        listeners.push(Listener { speaks, ..again });
+    }
+    if listeners.is_empty() {
+        return bind_all(config, &[]);
+    }
+    Ok(listeners)
 }
 
 /// Binds a listener by the policy for a busy port.

@@ -271,15 +271,16 @@ impl Running {
             return Err(ReloadError::RuntimeDir);
         }
         let is_passed = self.listeners.iter().any(Listener::is_passed);
-        let new_listeners = if !is_passed {
-            Some(listeners::bind_all(&config, &self.listeners).map_err(StartError::from)?)
-        } else {
+        let new_listeners = if is_passed {
             let asks = listeners::wanted(&config) != listeners::wanted(&self.config);
             if asks {
-                log::warn!("what is said of listeners is not used: systemd passes the sockets");
+                log::warn!("where to listen is not used: systemd passes the sockets");
             }
-            None
+            listeners::take_on_passed(&config, &self.listeners)
+        } else {
+            listeners::bind_all(&config, &self.listeners)
         };
+        let new_listeners = new_listeners.map_err(StartError::from)?;
         self.core
             .reconfigure(&config)
             .inspect_err(|_| {
@@ -288,7 +289,7 @@ impl Running {
             })
             .map_err(ReloadError::from)?;
         let old_config = std::mem::replace(&mut self.config, config);
-        let old_listeners = new_listeners.map(|new| std::mem::replace(&mut self.listeners, new));
+        let old_listeners = std::mem::replace(&mut self.listeners, new_listeners);
         let started = self
             .publish()
             .and_then(|()| self.start_generation().map_err(StartError::Thread));
@@ -311,10 +312,8 @@ impl Running {
                 if let Err(error) = self.core.reconfigure(&self.config) {
                     log::error!("what was in force cannot be put back whole: {error}");
                 }
-                if let Some(old) = old_listeners {
-                    self.listeners = old;
-                    self.publish()?;
-                }
+                self.listeners = old_listeners;
+                self.publish()?;
                 Err(error.into())
             }
         }
