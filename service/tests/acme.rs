@@ -581,6 +581,21 @@ mod with_pebble {
     }
 
     #[test]
+    fn what_is_due_again_at_once_is_not_ordered_without_end() {
+        let ports = Ports::new();
+        let mut pebble = Pebble::stopped(ports);
+        pebble.restart(365 * 24 * 3600);
+        let config = pebble.config(&["pump.example"], "");
+        let directory = TempDir::new();
+        let clock = directory.write("clock", "+300d\n");
+        let text = config_text(directory.path(), ports, &config);
+        let service = Service::start_with(directory, text, |command| clock_from(command, &clock));
+        service.wait_for_log(IN_FORCE);
+        service.wait_for_log("most of its time is over");
+        assert_eq!(pebble.orders(), 1);
+    }
+
+    #[test]
     fn nothing_is_ordered_while_the_clock_is_wrong() {
         let ports = Ports::new();
         let pebble = Pebble::start(ports);

@@ -269,9 +269,23 @@ impl Worker {
             self.renew.asked.store(false, Ordering::SeqCst);
             match result {
                 Ok(()) => {
-                    back_off.reset();
-                    paused_until = Instant::now();
                     self.say_issued();
+                    let current = self.shared.acme_identity();
+                    let facts = current.as_ref().map(|identity| &identity.facts);
+                    // With a name more than was asked for, or near its end by this clock, each would be followed by
+                    // the next one without an end.
+                    if self.due(facts, &account, clock::now()).is_zero() {
+                        let pause = back_off.pause(None);
+                        paused_until = Instant::now() + pause;
+                        log::warn!(
+                            "acme: what was issued has not the names of tls.acme.names, or most of its time is over; \
+                             is the clock right? The next order is in {} s",
+                            pause.as_secs()
+                        );
+                    } else {
+                        back_off.reset();
+                        paused_until = Instant::now();
+                    }
                 }
                 Err(failure) => {
                     let pause = back_off.pause(failure.wait);
