@@ -31,10 +31,11 @@ pub(crate) fn write_for(
         std::process::id()
     ));
     let written = (|| {
+        // Left by a power cut, or a link that the directory's owner put there for root to follow.
+        let _ = fs::remove_file(&temporary);
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(mode)
             .open(&temporary)?;
         if let Some((user, group)) = owner {
@@ -50,4 +51,30 @@ pub(crate) fn write_for(
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_is_neither_followed_nor_kept() {
+        let name = format!("edgeweb-atomic-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir(&directory).unwrap();
+        let of_others = directory.join("others");
+        fs::write(&of_others, "theirs").unwrap();
+        let path = directory.join("ours");
+        let temporary = format!(".ours.{}.tmp", std::process::id());
+        symlink(&of_others, directory.join(temporary)).unwrap();
+        write(&path, b"ours", 0o600).unwrap();
+        assert_eq!(fs::read(&of_others).unwrap(), b"theirs");
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        assert!(metadata.is_file());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"ours");
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }
