@@ -876,6 +876,12 @@ fn clients_show_certificates_until_they_are_revoked() {
         assert!(gets_in(Some(&good)));
     }
 
+    assert_eq!(admin.put("/trust/crl", crl(&ours, &[])).status, 200);
+    let detail = refused(&admin.put("/trust", ca("ours").pem()), 400);
+    assert!(detail.contains("not signed by"), "{detail}");
+    assert!(gets_in(Some(&good)));
+    assert_eq!(admin.ask("DELETE", "/trust/crl", "", "").status, 200);
+
     for (path, body, status, reason) in [
         ("/trust", String::from("rubbish"), 400, "no certificate"),
         ("/trust", bundle("a.example", &ours), 400, "private key"),

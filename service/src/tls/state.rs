@@ -485,6 +485,8 @@ impl State {
         let anchors = parse_anchors(pem)?;
         // The revocation lists stay: those of an issuer that is no anchor any more revoke nothing.
         let (crls, crls_from) = self.read_crls()?;
+        // One of that name with another key is refused for what was sent, and is no fault of the device.
+        check_crls(&crls, &anchors)?;
         let trust =
             trust(anchors, Some(Source::Installed), crls, crls_from).map_err(TlsError::Setup)?;
         write(&self.directory.join(INSTALLED_ANCHORS), pem)?;
