@@ -402,6 +402,30 @@ mod tests {
     }
 
     #[test]
+    fn a_token_made_before_the_clock_was_set_ends_with_all_others() {
+        let dir = Dir::new("volatile");
+        let auth = open(&dir.0);
+        claim(&auth).unwrap();
+        let issue = || {
+            let loaded = auth.current();
+            let user = loaded.state().unwrap().user("ann").unwrap();
+            auth.issue(&loaded, user, 1000).unwrap().token
+        };
+        let (kept, ended) = (issue(), issue());
+        let who = auth.find(&ended, false, 1000).unwrap();
+        auth.log_out(&who, LOCAL).unwrap();
+        let who = auth.find(&kept, false, 1000).unwrap();
+        auth.rotate_key(&who, LOCAL, true).unwrap();
+        for token in [kept, ended] {
+            assert!(auth.find(&token, false, 1000).is_none(), "a new key");
+        }
+        let last = issue();
+        assert!(auth.find(&last, false, 1000).is_some());
+        std::fs::write(dir.0.join("auth.json"), "damaged").unwrap();
+        assert!(auth.find(&last, false, 1000).is_none(), "an older copy");
+    }
+
+    #[test]
     fn a_clock_that_is_set_back_revives_no_session() {
         let dir = Dir::new("revived");
         let auth = open(&dir.0);

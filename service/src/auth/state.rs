@@ -229,9 +229,7 @@ impl State {
             role,
             hash,
             // A user of the same name may have been here, whose tokens must not be this one's.
-            generation: u64::from(u32::from_le_bytes(
-                random::bytes().map_err(AuthError::Internal)?,
-            )) + 1,
+            generation: new_generation()?,
             created: now,
             changed: now,
         });
@@ -337,9 +335,7 @@ impl State {
         now: u64,
     ) -> Result<(), AuthError> {
         if at_once {
-            self.keys.clear();
-            self.tokens.clear();
-            self.revoked.clear();
+            self.end_all_tokens()?;
         }
         if let Some(key) = self.keys.last_mut() {
             key.until = Some(now.saturating_add(session));
@@ -355,12 +351,24 @@ impl State {
         Ok(())
     }
 
-    /// What an older copy must not revive: sessions and API tokens that were ended since.
-    pub(super) fn end_all_tokens(&mut self) {
+    /// Ends every session and API token, by whichever key. An older copy must not revive what was ended since,
+    /// and the key that signs while the clock is not set is not in here: users leave their generations behind.
+    pub(super) fn end_all_tokens(&mut self) -> Result<(), AuthError> {
         self.keys.clear();
         self.tokens.clear();
         self.revoked.clear();
+        for user in &mut self.users {
+            // By chance: an older copy has not seen how far they were.
+            user.generation = user.generation.saturating_add(new_generation()?);
+        }
+        Ok(())
     }
+}
+
+/// A number that no other user or copy of the file has had.
+fn new_generation() -> Result<u64, AuthError> {
+    let bytes = random::bytes().map_err(AuthError::Internal)?;
+    Ok(u64::from(u32::from_le_bytes(bytes)) + 1)
 }
 
 fn hash_is_good(hash: &str) -> bool {

@@ -249,7 +249,7 @@ impl Store {
     /// Puts the previous file in the place of the newest. What was ended since must not come back to life.
     fn recover(&self, mut state: State, reason: &str) -> Result<State, AuthError> {
         self.keep_as(FILE, BAD)?;
-        state.end_all_tokens();
+        state.end_all_tokens()?;
         state.tidy(now())?;
         self.write(&state, false)?;
         (self.report)(
