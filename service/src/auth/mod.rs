@@ -163,13 +163,16 @@ impl Auth {
         let path = &config.auth.provisioned_users;
         let taken = provisioned::read(path, now()).and_then(|state| {
             let Some(state) = state else { return Ok(0) };
-            let count = state.users.len();
             self.store
                 .change(WhenLost::Refuse, |kept| {
+                    // Somebody may have run edgeweb user add since.
+                    if !kept.users.is_empty() {
+                        return Ok(0);
+                    }
                     kept.users = state.users;
-                    Ok(())
+                    Ok(kept.users.len())
                 })
-                .map(|_| count)
+                .map(|(count, ..)| count)
                 .map_err(|error| error.to_string())
         });
         match taken {
