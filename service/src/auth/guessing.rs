@@ -2,8 +2,9 @@
 //!
 //! An attempt counts as a failure from its beginning, until it is known to be none: attempts at the same time
 //! get no more guesses than attempts one after the other. One that comes during the delay is not looked at and
-//! does not make it longer. The delay of an account is short, and does not hold for addresses from which its
-//! owner has logged in: somebody else's guesses never lock the owner out.
+//! does not make it longer. The delay of an account is short. At an address from which its owner has logged in, only
+//! what went wrong with that account from there counts: somebody else's guesses, from the same network too, never
+//! lock the owner out, and whoever has an account does not pay for guesses at another with log-ins to their own.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -131,23 +132,83 @@ fn delay_after(failures: u32, most: Duration) -> Duration {
     }
 }
 
-/// Both tables, and who is known.
+/// An account at one of the addresses from which its owner has logged in.
+type Known = (String, IpAddr);
+
+/// All tables, and who is known.
 struct Tables {
     addresses: Table<Address>,
     accounts: Table<String>,
-    /// The last addresses from which each account's owner logged in.
-    known: HashMap<String, VecDeque<Address>>,
+    owners: Table<Known>,
+    /// The last addresses from which each account's owner logged in. A network is too much: others are in it.
+    known: HashMap<String, VecDeque<IpAddr>>,
     logged: Option<Instant>,
     not_logged: u64,
 }
 
 impl Tables {
-    fn is_known(&self, account: &str, address: Address) -> bool {
+    fn is_known(&self, account: &str, address: IpAddr) -> bool {
         let known = self.known.get(account);
         known.is_some_and(|known| known.contains(&address))
     }
 
-    fn remember(&mut self, account: &str, address: Address) {
+    /// How long it still is until the next attempt.
+    fn delay(&mut self, held: &Held, now: Instant) -> Duration {
+        match held {
+            Held::Nothing => Duration::ZERO,
+            Held::Owner(known) => self.owners.delay(known, now),
+            Held::Stranger(address, account) => {
+                let delay = self.addresses.delay(&Address::from(*address), now);
+                let account = account.as_ref();
+                delay.max(
+                    account.map_or(Duration::ZERO, |account| self.accounts.delay(account, now)),
+                )
+            }
+        }
+    }
+
+    fn failed(&mut self, held: &Held, now: Instant) {
+        match held {
+            Held::Nothing => {}
+            Held::Owner(known) => self.owners.failed(known, now),
+            Held::Stranger(address, account) => {
+                self.addresses.failed(&Address::from(*address), now);
+                if let Some(account) = account {
+                    self.accounts.failed(account, now);
+                }
+            }
+        }
+    }
+
+    /// The failure was none.
+    fn undo(&mut self, held: &Held) {
+        match held {
+            Held::Nothing => {}
+            Held::Owner(known) => self.owners.undo(known),
+            Held::Stranger(address, account) => {
+                self.addresses.undo(&Address::from(*address));
+                if let Some(account) = account {
+                    self.accounts.undo(account);
+                }
+            }
+        }
+    }
+
+    /// It was the owner. Of an address only this attempt is forgotten: the others may have been at other accounts.
+    fn succeeded(&mut self, held: &Held) {
+        self.undo(held);
+        let (account, address) = match held {
+            Held::Owner((account, address)) | Held::Stranger(address, Some(account)) => {
+                (account, *address)
+            }
+            Held::Nothing | Held::Stranger(_, None) => return,
+        };
+        self.accounts.entries.remove(account);
+        self.owners.entries.remove(&(account.clone(), address));
+        self.remember(account, address);
+    }
+
+    fn remember(&mut self, account: &str, address: IpAddr) {
         if !self.known.contains_key(account) && self.known.len() >= MAX_OWNERS {
             // More than there can be users: some of these are of users who have been removed.
             self.known.clear();
@@ -181,11 +242,18 @@ impl Tables {
 #[derive(Clone)]
 pub(super) struct Guessing(Arc<Mutex<Tables>>);
 
+/// What a failure is held against.
+enum Held {
+    /// Nothing: it is the device itself.
+    Nothing,
+    Owner(Known),
+    Stranger(IpAddr, Option<String>),
+}
+
 /// An attempt of which it is not known yet what it is. Dropped, it was none.
 pub(crate) struct Attempt {
     guessing: Guessing,
-    address: Option<Address>,
-    account: Option<String>,
+    held: Held,
     judged: bool,
 }
 
@@ -194,6 +262,7 @@ impl Guessing {
         Self(Arc::new(Mutex::new(Tables {
             addresses: Table::new(MAX_ADDRESS_DELAY),
             accounts: Table::new(MAX_ACCOUNT_DELAY),
+            owners: Table::new(MAX_ADDRESS_DELAY),
             known: HashMap::new(),
             logged: None,
             not_logged: 0,
@@ -214,34 +283,26 @@ impl Guessing {
         account: Option<&str>,
         now: Instant,
     ) -> Result<Attempt, Duration> {
-        let mut attempt = Attempt {
-            guessing: self.clone(),
-            address: from.address.map(Address::from),
-            account: account.map(String::from),
-            judged: false,
-        };
-        let Some(address) = attempt.address else {
-            attempt.account = None;
-            return Ok(attempt);
-        };
         let mut tables = self.tables();
-        let mut delay = tables.addresses.delay(&address, now);
-        if let Some(account) = &attempt.account
-            && !tables.is_known(account, address)
-        {
-            delay = delay.max(tables.accounts.delay(account, now));
-        }
+        let held = match (from.address.map(|address| address.to_canonical()), account) {
+            (None, _) => Held::Nothing,
+            (Some(address), Some(account)) if tables.is_known(account, address) => {
+                Held::Owner((String::from(account), address))
+            }
+            (Some(address), account) => Held::Stranger(address, account.map(String::from)),
+        };
+        let delay = tables.delay(&held, now);
         if !delay.is_zero() {
             tables.log(from, delay, now);
-            attempt.judged = true;
             return Err(delay);
         }
-        tables.addresses.failed(&address, now);
-        if let Some(account) = &attempt.account {
-            tables.accounts.failed(account, now);
-        }
+        tables.failed(&held, now);
         drop(tables);
-        Ok(attempt)
+        Ok(Attempt {
+            guessing: self.clone(),
+            held,
+            judged: false,
+        })
     }
 }
 
@@ -251,30 +312,17 @@ impl Attempt {
         self.judged = true;
     }
 
-    /// It was right: what was held against the address and the account is forgotten.
+    /// It was right: what was held against the account is forgotten.
     pub(super) fn succeeded(mut self) {
         self.judged = true;
-        if let Some(address) = self.address {
-            let mut tables = self.guessing.tables();
-            tables.addresses.entries.remove(&address);
-            if let Some(account) = &self.account {
-                tables.accounts.entries.remove(account);
-                tables.remember(account, address);
-            }
-        }
+        self.guessing.tables().succeeded(&self.held);
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if !self.judged
-            && let Some(address) = self.address
-        {
-            let mut tables = self.guessing.tables();
-            tables.addresses.undo(&address);
-            if let Some(account) = &self.account {
-                tables.accounts.undo(account);
-            }
+        if !self.judged {
+            self.guessing.tables().undo(&self.held);
         }
     }
 }
@@ -357,6 +405,41 @@ mod tests {
             succeed(&guessing, "203.0.113.1", "ann", now),
             "success clears"
         );
+    }
+
+    #[test]
+    fn an_owner_does_not_wait_for_others_of_their_network() {
+        let guessing = Guessing::new();
+        let now = Instant::now();
+        assert!(succeed(&guessing, "2001:db8::1", "ann", now));
+        for n in 0..9 {
+            let _ = fail(&guessing, "2001:db8::2", &format!("u{n}"), now);
+            let _ = fail(&guessing, "2001:db8::2", "ann", now);
+        }
+        assert!(fail(&guessing, "2001:db8::2", "bob", now).is_err());
+        assert!(succeed(&guessing, "2001:db8::1", "ann", now));
+        // Guesses at the owner's own address are not free either.
+        for _ in 0..FREE {
+            assert!(fail(&guessing, "2001:db8::1", "ann", now).is_ok());
+        }
+        assert_eq!(fail(&guessing, "2001:db8::1", "ann", now), Err(1));
+    }
+
+    #[test]
+    fn a_log_in_to_ones_own_account_pays_for_no_guesses_at_others() {
+        let guessing = Guessing::new();
+        let now = Instant::now();
+        // Both come from here, by way of a translation of addresses.
+        assert!(succeed(&guessing, "192.0.2.1", "ann", now));
+        for account in ["ann", "bob"] {
+            let guesses = (0..20).filter(|_| {
+                let _ = guessing
+                    .begin(from("192.0.2.1"), Some("eve"), now)
+                    .map(Attempt::succeeded);
+                fail(&guessing, "192.0.2.1", account, now).is_ok()
+            });
+            assert_eq!(guesses.count(), FREE as usize, "{account}");
+        }
     }
 
     #[test]
