@@ -63,6 +63,8 @@ fn in_clear_there_is_health_and_the_way_to_https() {
     let sent = common::request(service.address, "POST", "/api/public/session", &[], b"{}");
     sent.is_problem(403);
     assert!(!sent.text().contains("location"));
+    let token = [("authorization", "Bearer x")];
+    common::request(service.address, "GET", "/api/user/session", &token, b"").is_problem(403);
 }
 
 #[test]

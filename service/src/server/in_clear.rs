@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use actix_http::Request;
+use actix_http::{HttpMessage, Request};
 use actix_web::HttpResponse;
 use actix_web::http::{Method, StatusCode, header};
 
@@ -35,7 +35,8 @@ pub(super) fn redirect(
     host: Option<Host>,
 ) -> Result<HttpResponse, Problem> {
     let port = core.https_port.load(Ordering::Relaxed);
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.headers().contains_key(header::AUTHORIZATION);
     match (host, port) {
         (_, 0) => Err(Problem::new(
             StatusCode::NOT_FOUND,
