@@ -338,6 +338,11 @@ impl Store {
             .open(&path)
             .map_err(|error| failed(&error))?;
         if let Some((user, group)) = self.owner() {
+            // SECURITY: whose directory it is may have put another name of somebody else's file here.
+            let links = file.metadata().map_err(|error| failed(&error))?.nlink();
+            if links > 1 {
+                return Err(failed(&io::Error::other("it has another name; remove it")));
+            }
             fchown(&file, Some(user), Some(group)).map_err(|error| failed(&error))?;
         }
         let end = Instant::now() + LOCK_LIMIT;
@@ -370,7 +375,15 @@ fn link_over(from: &Path, to: &Path, owner: Option<(u32, u32)>) -> io::Result<()
     if fs::hard_link(from, &temporary).is_ok() {
         return fs::rename(&temporary, to);
     }
-    atomic_file::write_for(to, &fs::read(from)?, FILE_MODE, owner)
+    let mut content = Vec::new();
+    // SECURITY: no link is followed, by which root would copy what is somebody else's.
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(from)?
+        .take(MAX_FILE + 1)
+        .read_to_end(&mut content)?;
+    atomic_file::write_for(to, &content, FILE_MODE, owner)
 }
 
 fn checksum(version: u32, body: &[u8]) -> u32 {
