@@ -166,8 +166,7 @@ impl State {
     /// Takes up a provisioned certificate that came, changed or went. What is not good leaves the one in force, and is
     /// looked at again when it changes.
     pub(super) fn look_at_identity(&mut self, settled: bool) {
-        let paths = self.identity_paths();
-        let look = self.identity_files.look(&paths);
+        let look = self.look_at_identity_files();
         if look == Look::Same {
             return;
         }
@@ -186,6 +185,11 @@ impl State {
                 self.identity_files.taken_up();
             }
         }
+    }
+
+    pub(super) fn look_at_identity_files(&mut self) -> Look {
+        let paths = self.identity_paths();
+        self.identity_files.look(&paths)
     }
 
     /// Whom to trust from now on, if that changed.

@@ -589,6 +589,11 @@ fn provisioned_files_come_first_and_are_followed() {
             assert_eq!(look(), ["second.example"]);
         }
     }
+    // It is said once, and not read again until it changes.
+    {
+        let mut state = tls.shared.state();
+        assert_eq!(state.look_at_identity_files(), files::Look::Same);
+    }
     directory.write("provisioned/server.crt", &second);
     assert_eq!(look(), ["second.example"]);
 

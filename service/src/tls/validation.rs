@@ -563,6 +563,20 @@ mod tests {
             check_at_now(&openssl_req("-newkey rsa:2048 -md5")).unwrap_err(),
             Refusal::SignatureAlgorithm(1)
         );
+        // Also where the one who signed is not there to be asked.
+        let directory = TempDir::new();
+        for arguments in [
+            "req -x509 -newkey rsa:2048 -nodes -subj /CN=root -keyout ca.key -out ca.crt",
+            "req -newkey rsa:2048 -nodes -subj /CN=pump -addext subjectAltName=DNS:pump -keyout key.pem -out csr.pem",
+            "x509 -req -in csr.pem -CA ca.crt -CAkey ca.key -CAcreateserial -copy_extensions copy -sha1 -out leaf.crt",
+        ] {
+            openssl(&directory, arguments);
+        }
+        let read = |name| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!(
+            check_at_now(&(read("leaf.crt") + &read("key.pem"))).unwrap_err(),
+            Refusal::SignatureAlgorithm(1)
+        );
         // RSASSA-PSS, which is as safe.
         let pss = "-newkey rsa:2048 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32";
         check_at_now(&openssl_req(pss)).unwrap();
