@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -69,7 +70,9 @@ impl Policy {
         let Some(policy) = policy.as_ref().map(Arc::clone) else {
             return Ok(true);
         };
-        ask(&policy, question)
+        // A panic of the interpreter's must not become the connection's.
+        catch_unwind(AssertUnwindSafe(|| ask(&policy, question)))
+            .unwrap_or_else(|_| Err(String::from("the interpreter panicked")))
     }
 }
 
