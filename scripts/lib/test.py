@@ -151,7 +151,11 @@ def style() -> list[Result]:
 
 def service() -> list[Result]:
     unpack_syslog_ng()
-    return [cargo_test(), cargo_test("--features=policy", "--test=policy")]
+    return [
+        cargo_test(),
+        cargo_test("--features=policy", "--lib", "auth::policy"),
+        cargo_test("--features=policy", "--test=policy"),
+    ]
 
 
 def clippy() -> list[Result]:

@@ -60,7 +60,6 @@ SRC_URI += " \
     crate://crates.io/combine/4.6.9 \
     crate://crates.io/const-oid/0.10.3 \
     crate://crates.io/convert_case/0.10.0 \
-    crate://crates.io/convert_case/0.4.0 \
     crate://crates.io/core-foundation-sys/0.8.7 \
     crate://crates.io/core-foundation/0.10.1 \
     crate://crates.io/core_detect/1.0.0 \
@@ -151,7 +150,6 @@ SRC_URI += " \
     crate://crates.io/litemap/0.8.3 \
     crate://crates.io/local-waker/0.1.5 \
     crate://crates.io/lock_api/0.4.14 \
-    crate://crates.io/lock_api/0.5.0 \
     crate://crates.io/log/0.4.35 \
     crate://crates.io/memchr/2.8.3 \
     crate://crates.io/mime/0.3.18 \
@@ -159,8 +157,7 @@ SRC_URI += " \
     crate://crates.io/minimal-lexical/0.2.1 \
     crate://crates.io/miniz_oxide/0.9.1 \
     crate://crates.io/mio/1.2.5 \
-    crate://crates.io/msvc_spectre_libs/0.2.2 \
-    crate://crates.io/msvc_spectre_libs_build/0.1.2 \
+    crate://crates.io/msvc_spectre_libs/0.1.3 \
     crate://crates.io/multiversion_no_op/1.0.0 \
     crate://crates.io/nom/7.1.3 \
     crate://crates.io/num-bigint/0.4.8 \
@@ -169,16 +166,11 @@ SRC_URI += " \
     crate://crates.io/num-integer/0.1.47 \
     crate://crates.io/num-traits/0.2.19 \
     crate://crates.io/num_threads/0.1.8 \
-    crate://crates.io/ohno/0.5.3 \
-    crate://crates.io/ohno_macros/0.5.3 \
-    crate://crates.io/ohno_macros_impl/0.5.3 \
     crate://crates.io/oid-registry/0.8.1 \
     crate://crates.io/once_cell/1.21.4 \
     crate://crates.io/openssl-probe/0.2.2 \
     crate://crates.io/option-ext/0.2.0 \
     crate://crates.io/parking_lot/0.12.5 \
-    crate://crates.io/parking_lot/0.13.0 \
-    crate://crates.io/parking_lot_core/0.10.0 \
     crate://crates.io/parking_lot_core/0.9.12 \
     crate://crates.io/password-hash/0.6.1 \
     crate://crates.io/pem-rfc7468/1.0.0 \
@@ -196,13 +188,12 @@ SRC_URI += " \
     crate://crates.io/rand_core/0.10.1 \
     crate://crates.io/rcgen/0.14.10 \
     crate://crates.io/redox_syscall/0.5.18 \
-    crate://crates.io/redox_syscall/0.9.5 \
     crate://crates.io/redox_users/0.5.3 \
     crate://crates.io/regex-automata/0.4.19 \
     crate://crates.io/regex-lite/0.1.9 \
     crate://crates.io/regex-syntax/0.8.12 \
     crate://crates.io/regex/1.13.2 \
-    crate://crates.io/regorus/0.14.1 \
+    crate://crates.io/regorus/0.11.0 \
     crate://crates.io/ring/0.17.14 \
     crate://crates.io/rust-embed-impl/8.13.0 \
     crate://crates.io/rust-embed-utils/8.13.0 \
@@ -272,7 +263,6 @@ SRC_URI += " \
     crate://crates.io/tracing-core/0.1.36 \
     crate://crates.io/tracing/0.1.44 \
     crate://crates.io/try-lock/0.2.5 \
-    crate://crates.io/typeid/1.0.3 \
     crate://crates.io/typenum/1.20.1 \
     crate://crates.io/unicase/2.10.0 \
     crate://crates.io/unicode-ident/1.0.27 \
@@ -286,12 +276,6 @@ SRC_URI += " \
     crate://crates.io/uuid/1.29.3 \
     crate://crates.io/v_escape-base/0.1.0 \
     crate://crates.io/v_htmlescape/0.17.0 \
-    crate://crates.io/verus_builtin/0.0.0-2026-09-06-0133 \
-    crate://crates.io/verus_builtin_macros/0.0.0-2026-09-06-0133 \
-    crate://crates.io/verus_prettyplease/0.0.0-2026-09-06-0133 \
-    crate://crates.io/verus_state_machines_macros/0.0.0-2026-09-06-0133 \
-    crate://crates.io/verus_syn/0.0.0-2026-09-06-0133 \
-    crate://crates.io/vstd/0.0.0-2026-09-06-0133 \
     crate://crates.io/walkdir/2.5.0 \
     crate://crates.io/want/0.3.2 \
     crate://crates.io/wasi/0.11.1+wasi-snapshot-preview1 \
@@ -377,7 +361,6 @@ SRC_URI[cipher-0.5.2.sha256sum] = "e8cf2a2c93cd704877c0858356ed03480ff301ee950b4
 SRC_URI[cmov-0.5.4.sha256sum] = "0c9ea0ac24bc397ab3c98583a3c9ba74fa56b09a4449bbe172b9b1ddb016027a"
 SRC_URI[combine-4.6.9.sha256sum] = "4356eba6976435498d05a311ee9fc486da3bc81c200d3f0d7dd9703b41913f92"
 SRC_URI[const-oid-0.10.3.sha256sum] = "be95d4a884358a21a199689323c29e9256b4a1b315e22f183d155422041d3a9a"
-SRC_URI[convert_case-0.4.0.sha256sum] = "6245d59a3e82a7fc217c5828a6692dbc6dfb63a0c8c90495621f7b9d79704a0e"
 SRC_URI[convert_case-0.10.0.sha256sum] = "633458d4ef8c78b72454de2d54fd6ab2e60f9e02be22f3c6104cdc8a4e0fceb9"
 SRC_URI[core-foundation-0.10.1.sha256sum] = "b2a6cd9ae233e7f62ba4e9353e81a88df7fc8a5987b8d445b4d90c879bd156f6"
 SRC_URI[core-foundation-sys-0.8.7.sha256sum] = "773648b94d0e5d620f64f280777445740e61fe701025087ec8b57f45c791888b"
@@ -469,7 +452,6 @@ SRC_URI[listenfd-1.0.2.sha256sum] = "b87bc54a4629b4294d0b3ef041b64c40c611097a677
 SRC_URI[litemap-0.8.3.sha256sum] = "47d9d19d1d6efa0109d2f65ff4c85cddd50bd572e5a00127ab10987290bcefae"
 SRC_URI[local-waker-0.1.5.sha256sum] = "88bab6b3971cb9cda8a370672a73e59a442b87552f005fb60ec07b67fa658f13"
 SRC_URI[lock_api-0.4.14.sha256sum] = "224399e74b87b5f3557511d98dff8b14089b3dadafcab6bb93eab67d3aace965"
-SRC_URI[lock_api-0.5.0.sha256sum] = "65d91b22da179613dcf4d6ec8349563f52a363f6849e03b00dd0a185ec4a59af"
 SRC_URI[log-0.4.35.sha256sum] = "5d15f86d12da44cd8d4ec3c73984537eb7f4cadcb9776a575a0a8a05ca11005c"
 SRC_URI[memchr-2.8.3.sha256sum] = "cf8baf1c55e62ffcace7a9f06f4bd9cd3f0c4beb022d3b367256b91b87513d98"
 SRC_URI[mime-0.3.18.sha256sum] = "d5848f5a9e8117cf94f2f90faac24a87ff81600ff8628c1e3deaab572e76bfa1"
@@ -477,8 +459,7 @@ SRC_URI[mime_guess-2.0.5.sha256sum] = "f7c44f8e672c00fe5308fa235f821cb4198414e1c
 SRC_URI[minimal-lexical-0.2.1.sha256sum] = "68354c5c6bd36d73ff3feceb05efa59b6acb7626617f4962be322a825e61f79a"
 SRC_URI[miniz_oxide-0.9.1.sha256sum] = "b63fbc4a50860e98e7b2aa7804ded1db5cbc3aff9193adaff57a6931bf7c4b4c"
 SRC_URI[mio-1.2.5.sha256sum] = "20521a903f02b0a573cd6840e9d0a5a0cc043d361fe924092cd70f8556cc9c4a"
-SRC_URI[msvc_spectre_libs-0.2.2.sha256sum] = "ee5b811d1179acb6ebe2e04601d96dc1016ddf8cde1ca347f95ad8caf9009779"
-SRC_URI[msvc_spectre_libs_build-0.1.2.sha256sum] = "e5460ca8a958df6557bd924f4ed5118c6cc9704b0c2e97e8b8226b7e0771b65b"
+SRC_URI[msvc_spectre_libs-0.1.3.sha256sum] = "29e871a9861f3664f18b7e04e9301d4edd55090c2dadb4b1c602e26ab32b1f5b"
 SRC_URI[multiversion_no_op-1.0.0.sha256sum] = "743fb55ba31b18fb1ecef6bdc9aa2743314978ac084044301a7eee33fb99a20d"
 SRC_URI[nom-7.1.3.sha256sum] = "d273983c5a657a70a3e8f2a01329822f3b8c8172b73826411a55751e404a0a4a"
 SRC_URI[num-bigint-0.4.8.sha256sum] = "c89e69e7e0f03bea5ef08013795c25018e101932225a656383bd384495ecc367"
@@ -487,17 +468,12 @@ SRC_URI[num-conv-0.2.2.sha256sum] = "521739c6d2bac4aa25192232afe6841231376b2b26d
 SRC_URI[num-integer-0.1.47.sha256sum] = "7ce2d95d4b3734dc35aa2f45e1aa22cd416814592a4f9d9205e11affd5b8e10b"
 SRC_URI[num-traits-0.2.19.sha256sum] = "071dfc062690e90b734c0b2273ce72ad0ffa95f0c74596bc250dcfd960262841"
 SRC_URI[num_threads-0.1.8.sha256sum] = "cabcc654086861f9e1bc5115258de62ef92c79b20f4615a1b0cc57c4e82027d4"
-SRC_URI[ohno-0.5.3.sha256sum] = "6c44f98fe807a6f36dc124f40d4293be0e79becbc9f0eb872e8369093063f54e"
-SRC_URI[ohno_macros-0.5.3.sha256sum] = "a5661077db6d7e20a1f0684eb8dbbd387a5b9e0e579cae56e654571826fdd9f8"
-SRC_URI[ohno_macros_impl-0.5.3.sha256sum] = "c38e0868909494a94d368ab74c13384368b21af80bac5fe73d3d5883c5bb8eb9"
 SRC_URI[oid-registry-0.8.1.sha256sum] = "12f40cff3dde1b6087cc5d5f5d4d65712f34016a03ed60e9c08dcc392736b5b7"
 SRC_URI[once_cell-1.21.4.sha256sum] = "9f7c3e4beb33f85d45ae3e3a1792185706c8e16d043238c593331cc7cd313b50"
 SRC_URI[openssl-probe-0.2.2.sha256sum] = "7e036b411754132fd6b74e94b74e9a13c5cf606fa93d1885c35860d3060820b1"
 SRC_URI[option-ext-0.2.0.sha256sum] = "04744f49eae99ab78e0d5c0b603ab218f515ea8cfe5a456d7629ad883a3b6e7d"
 SRC_URI[parking_lot-0.12.5.sha256sum] = "93857453250e3077bd71ff98b6a65ea6621a19bb0f559a85248955ac12c45a1a"
-SRC_URI[parking_lot-0.13.0.sha256sum] = "a9cf937ca4e1d0b7578784559063422fc39ae7c5a00f02471f2614d5486fd226"
 SRC_URI[parking_lot_core-0.9.12.sha256sum] = "2621685985a2ebf1c516881c026032ac7deafcda1a2c9b7850dc81e3dfcb64c1"
-SRC_URI[parking_lot_core-0.10.0.sha256sum] = "9cfff060068cc18aa7815010fcaf80c68c7fb9e85fc7f5c0f9bf142c21d19826"
 SRC_URI[password-hash-0.6.1.sha256sum] = "aab41826031698d6ffcd9cff78ef56ef998e39dc7e5067cdfebe373842d4723b"
 SRC_URI[pem-4.0.0.sha256sum] = "d354a98a3d1251555de99e8fdd8afda05573c31b82f59063a7b0a29b5527f120"
 SRC_URI[pem-rfc7468-1.0.0.sha256sum] = "a6305423e0e7738146434843d1694d621cce767262b2a86910beab705e4493d9"
@@ -514,13 +490,12 @@ SRC_URI[rand-0.10.4.sha256sum] = "8f6fa277c67e6ea590466f04c3fe82cb509f0864fe4706
 SRC_URI[rand_core-0.10.1.sha256sum] = "63b8176103e19a2643978565ca18b50549f6101881c443590420e4dc998a3c69"
 SRC_URI[rcgen-0.14.10.sha256sum] = "8774e05a7d0de114588e6a28fe7e71694b82614ed569d86d8b389dfbc98b8ad8"
 SRC_URI[redox_syscall-0.5.18.sha256sum] = "ed2bf2547551a7053d6fdfafda3f938979645c44812fbfcda098faae3f1a362d"
-SRC_URI[redox_syscall-0.9.5.sha256sum] = "580c875845b41ecb1564ad1ae4703044cef774145e3d7a94dc2b3fa7c97868fd"
 SRC_URI[redox_users-0.5.3.sha256sum] = "60dc65c0ff1a7ae1294b0c67b9f14baf70b644404010370171787bfac1038fc0"
 SRC_URI[regex-1.13.2.sha256sum] = "9807af0e638c12e753aa1b4e601791bf2a8f71274023c8bbeec12fc149950857"
 SRC_URI[regex-automata-0.4.19.sha256sum] = "41d60ef07df457506a0a1a2073112eb4aae5733dbd2813c3da77d1b0fd441158"
 SRC_URI[regex-lite-0.1.9.sha256sum] = "cab834c73d247e67f4fae452806d17d3c7501756d98c8808d7c9c7aa7d18f973"
 SRC_URI[regex-syntax-0.8.12.sha256sum] = "d902046e6a28a1e4c3cab97258a0ce11e994903f01c2d97a9447a0b3df85f4f6"
-SRC_URI[regorus-0.14.1.sha256sum] = "ec9c3ac0d614c8f87448b86c8ddef36c8affce3d2c5deea81b7c28c812e4bfb8"
+SRC_URI[regorus-0.11.0.sha256sum] = "3cc4dc91481b1d4001ba7f2e81f7faf674142e0ac36d37d79e5f02764d06571e"
 SRC_URI[ring-0.17.14.sha256sum] = "a4689e6c2294d81e88dc6261c768b63bc4fcdb852be6d1352498b114f61383b7"
 SRC_URI[rust-embed-8.13.0.sha256sum] = "19afa5b4b6a611de00bd1bdae6ae6f39084c9399f0679c3f52d8469cf335cc23"
 SRC_URI[rust-embed-impl-8.13.0.sha256sum] = "e0d8afda6374eac59e066abee06d265247ebbaf3006cf878e2879e8356e34053"
@@ -590,7 +565,6 @@ SRC_URI[tracing-0.1.44.sha256sum] = "63e71662fa4b2a2c3a26f570f037eb95bb1f85397f3
 SRC_URI[tracing-attributes-0.1.31.sha256sum] = "7490cfa5ec963746568740651ac6781f701c9c5ea257c58e057f3ba8cf69e8da"
 SRC_URI[tracing-core-0.1.36.sha256sum] = "db97caf9d906fbde555dd62fa95ddba9eecfd14cb388e4f491a66d74cd5fb79a"
 SRC_URI[try-lock-0.2.5.sha256sum] = "e421abadd41a4225275504ea4d6566923418b7f05506fbc9c0fe86ba7396114b"
-SRC_URI[typeid-1.0.3.sha256sum] = "bc7d623258602320d5c55d1bc22793b57daff0ec7efc270ea7d55ce1d5f5471c"
 SRC_URI[typenum-1.20.1.sha256sum] = "b6f5e870be6c3b371b77fe0ee0bafb859fa4964b4404c27de1d380043c4dda20"
 SRC_URI[unicase-2.10.0.sha256sum] = "357cc3acc6a036009fd6c973ed009037c732d60d0b4f6c673e9041497482a28f"
 SRC_URI[unicode-ident-1.0.27.sha256sum] = "a2c754d6c33795a1c324727428e5a7dedb5b06195f9890bdbcba760d3e246563"
@@ -604,12 +578,6 @@ SRC_URI[utf_types-1.0.0.sha256sum] = "3a3b425286980a367278453f3b6d28cdcb134b574e
 SRC_URI[uuid-1.29.3.sha256sum] = "3c14b15dffa2f4bd712103e857140aa04a4f2ff6e955c77d7eb8e53ee02a3b64"
 SRC_URI[v_escape-base-0.1.0.sha256sum] = "f1212fce830b75af194b578e55b3db9049f2c8c45f58d397fb25602fdb50fb3d"
 SRC_URI[v_htmlescape-0.17.0.sha256sum] = "befb3d53c9e3ec641417685896cbc8cc5bd264d6a2e190c56aaef1af24740d99"
-SRC_URI[verus_builtin-0.0.0-2026-09-06-0133.sha256sum] = "856c9979b5ed3b75a2371d8667602da1839ab0cbb3720a2c1c8a182bcdb27cf7"
-SRC_URI[verus_builtin_macros-0.0.0-2026-09-06-0133.sha256sum] = "466bb5ed102507ccbcd002410e73716c9eb27b602980d81bbd176860ace8a89b"
-SRC_URI[verus_prettyplease-0.0.0-2026-09-06-0133.sha256sum] = "71956c0dcf55f57fd5a5335fff16981f7e0912d2e887914518c5a64fe36c063c"
-SRC_URI[verus_state_machines_macros-0.0.0-2026-09-06-0133.sha256sum] = "5f78ea16629331605a440e9e0a259dd3492a78212186ba82253ad0988127407f"
-SRC_URI[verus_syn-0.0.0-2026-09-06-0133.sha256sum] = "7d8b53574934e1f608dfccd809ce17f3733d6eb99c14ce8220326121929e1637"
-SRC_URI[vstd-0.0.0-2026-09-06-0133.sha256sum] = "9e5391d6f656ab9a485169f7e9fe87d3db1f0a6aa116fcb630dd0bef224170e7"
 SRC_URI[walkdir-2.5.0.sha256sum] = "29790946404f91d9c5d06f9874efddea1dc06c5efe94541a7d6863108e3a5e4b"
 SRC_URI[want-0.3.2.sha256sum] = "ec4cdd0dd910afe868b7ef477227d8d538b46b3075031afee8a9f2acb0a2ed0b"
 SRC_URI[wasi-0.11.1+wasi-snapshot-preview1.sha256sum] = "ccf3ec651a847eb01de73ccad15eb7d99f80485de043efb2f370cd654f4ea44b"

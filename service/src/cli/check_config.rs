@@ -17,6 +17,6 @@ pub(super) fn run(options: Option<Options>) -> Result<(), Failure> {
     let Some(options) = options else {
         return Ok(());
     };
-    options.load_config()?;
+    options.load_whole_config()?;
     print(&format!("{}: ok\n", options.config_path().display()))
 }

@@ -160,4 +160,11 @@ impl Options {
     fn load_config(&self) -> Result<Config, ConfigError> {
         Config::load(&self.config_path())
     }
+
+    /// The configuration, and the files that have to be right with it.
+    fn load_whole_config(&self) -> Result<Config, ConfigError> {
+        let config = self.load_config()?;
+        config.check_policy(&self.config_path())?;
+        Ok(config)
+    }
 }

@@ -32,7 +32,7 @@ pub(super) fn run(options: Option<Options>) -> Result<(), Failure> {
     let Some(options) = options else {
         return Ok(());
     };
-    let config = match options.load_config() {
+    let config = match options.load_whole_config() {
         Ok(config) => config,
         Err(error) => {
             // Started at boot, nobody sees standard error; the syslog is where one would look.
@@ -157,7 +157,7 @@ fn stop(server: &ServerHandle, stopping: &mut bool, signal: &str) {
 
 fn reload(server: &ServerHandle, options: &Options) {
     log::info!("SIGHUP: reading {}", options.config_path().display());
-    match options.load_config() {
+    match options.load_whole_config() {
         // The service logs what came of it.
         Ok(config) => drop(server.reload(config)),
         Err(error) => log::error!("the old configuration stays in force: {error}"),

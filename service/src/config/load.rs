@@ -70,13 +70,17 @@ impl Config {
             }
             text => text?,
         };
-        let config = Self::parse(&text, path)?;
-        config.check_policy(path)?;
-        Ok(config)
+        Self::parse(&text, path)
     }
 
-    /// A policy is code: what is wrong with it should be known before it is needed.
-    fn check_policy(&self, path: &Path) -> Result<(), ConfigError> {
+    /// Reads and tries the policy that `auth.policy_file` names, if it names one: what is wrong with code should be
+    /// known before it is needed. `path` is where the configuration stands, which is said of a mistake.
+    ///
+    /// Not a part of [`Config::load`], for those who ask for other parts of the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError::OutOfRange`] with the policy's file, line and reason.
+    pub fn check_policy(&self, path: &Path) -> Result<(), ConfigError> {
         #[cfg(feature = "policy")]
         if !self.auth.policy_file.as_os_str().is_empty() {
             crate::auth::policy::check(&self.auth.policy_file).map_err(|reason| {

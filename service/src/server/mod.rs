@@ -57,7 +57,7 @@ pub(crate) struct Core {
     #[cfg(feature = "policy")]
     policy: Policy,
     #[cfg(feature = "policy")]
-    policy_failed: Throttle,
+    policy_refused: Throttle,
     groups: Vec<RouteGroup>,
     mounts: Vec<Mount>,
     /// Where redirections lead; 0 when nothing is listened on over TLS.
@@ -212,7 +212,7 @@ impl ServerBuilder {
             #[cfg(feature = "policy")]
             policy: read_policy(&self.config)?,
             #[cfg(feature = "policy")]
-            policy_failed: Throttle::default(),
+            policy_refused: Throttle::default(),
             groups,
             mounts: self.mounts,
             https_port: AtomicU16::new(0),

@@ -33,16 +33,19 @@ pub(super) fn narrow(
         address: peer.map(|peer| peer.ip()),
         over_tls: connection.is_some_and(ConnectionState::is_tls),
     };
-    let allowed = core.policy.allows(&question).unwrap_or_else(|reason| {
-        core.policy_failed.note(|times| {
-            log::error!(
-                "{}: refused, the policy failed: {reason} ({times} times since the last such line)",
-                Peer(peer)
+    let allowed = core.policy.allows(&question);
+    if allowed != Ok(true) {
+        core.policy_refused.note(|times| {
+            let why = allowed.as_ref().err().map_or("does not allow it", String::as_str);
+            log::warn!(
+                "{}: {} {path} of {} refused, the policy: {why} ({times} refused since the last such line)",
+                Peer(peer),
+                request.method(),
+                principal.name,
             );
         });
-        false
-    });
-    if allowed {
+    }
+    if allowed == Ok(true) {
         Ok(())
     } else {
         Err(Problem::new(
