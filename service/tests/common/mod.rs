@@ -407,10 +407,17 @@ pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer 
 
 /// Whether the other side has closed the connection; waits for it within [`PATIENCE`].
 pub fn is_closed(stream: &mut TcpStream) -> bool {
-    match stream.read(&mut [0; 1024]) {
+    let mut rest = [0; 1024];
+    match stream.read(&mut rest) {
         Ok(0) => true,
-        Ok(_) => false,
-        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+        Ok(more) => {
+            eprintln!("not closed: {}", rest[..more].escape_ascii());
+            false
+        }
+        Err(error) => {
+            eprintln!("not closed: {error}");
+            error.kind() == io::ErrorKind::ConnectionReset
+        }
     }
 }
 
