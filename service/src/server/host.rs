@@ -5,7 +5,7 @@
 //! cannot be let point elsewhere.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use actix_http::{HttpMessage, Request};
@@ -42,12 +42,14 @@ impl Host {
             None => (authority, ""),
         };
         is_port(port).then_some(())?;
-        if let Ok(address) = host.parse() {
-            return Some(Self::Address(address));
-        }
         let name = host.strip_suffix('.').unwrap_or(host);
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        (!name.is_empty() && name.bytes().all(is_name))
+        if let Ok(address) = name.parse::<Ipv4Addr>() {
+            return Some(Self::Address(address.into()));
+        }
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_part);
+        name.split('.')
+            .all(is_label)
             .then(|| Self::Name(name.to_ascii_lowercase()))
     }
 }
@@ -180,6 +182,10 @@ mod tests {
             ("device:", Some("device")),
             ("", None),
             (".", None),
+            ("192.0.2.1.", Some("192.0.2.1")),
+            ("device..", None),
+            (".device", None),
+            ("a..b", None),
             (":80", None),
             ("device:x", None),
             ("device:99999", None),
